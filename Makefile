@@ -1,0 +1,52 @@
+# Developer commands; `make` lists them. Each sets up what it needs, and can be run again.
+
+HOST ?= mail1
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## List the commands
+	@awk -F ":.*## " "/^[a-z_%-]+:.*## / {printf \"  make %-18s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
+
+.PHONY: demo test unit lint
+demo: ## Configure a cluster of four virtual machines and send mail through it
+	@tools/setup base lab
+	@tools/lab up
+	@tools/demo
+
+test: ## Run all tests, as CI does
+	@tools/test
+
+unit: ## Run the unit tests
+	@tools/test unit
+
+lint: ## Run the linters and the type checker
+	@tools/test lint
+
+.PHONY: molecule-default molecule-single molecule-per_user
+molecule-%: ## Run one scenario: default (Docker), single or per_user (lab)
+	@tools/test $@
+
+.PHONY: setup lab-up lab-down lab-reset lab-status ssh clean
+setup: ## Install the tools: packages, .venv, collections
+	@tools/setup base lab docker
+
+lab-up: ## Boot the lab; no-op when it is up
+	@tools/setup base lab
+	@tools/lab up
+
+lab-down: ## Stop the lab and forget its disks
+	@tools/lab down
+
+lab-reset: ## Put the lab back to its state after boot, in seconds
+	@tools/lab reset
+
+lab-status: ## List the lab's machines, addresses and forwarded ports
+	@tools/lab status
+
+ssh: ## Log in to a machine: make ssh HOST=mail1
+	@tools/lab ssh $(HOST)
+
+clean: ## Stop everything and remove what the tools made here (images stay in the cache)
+	@if [ -d .lab ] && [ -x .venv/bin/python ]; then tools/lab down; fi
+	@if [ -d .lab ]; then tools/dockerd stop; fi
+	rm -rf .lab .work .venv .ansible .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

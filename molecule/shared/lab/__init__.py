@@ -1,0 +1,5 @@
+"""Virtual machines for the scenarios that need a real kernel: NFS client, NFS server, lock manager.
+
+Runs without root and without hardware virtualisation: Debian images from mmdebstrap, QEMU (KVM where it works, software
+emulation elsewhere), one user-mode NIC for SSH and one private multicast LAN per lab.
+"""

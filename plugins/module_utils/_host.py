@@ -1,0 +1,62 @@
+# Copyright: (c) 2026, the nfsmail.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Readers for what a machine says of itself. Pure functions.
+
+This module util is PRIVATE to the collection; it can change without notice.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+
+def parse_os_release(text: str) -> dict[str, object]:
+    """Distribution, its major version, family and package manager, from os-release."""
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        name, sign, value = line.strip().partition("=")
+        if sign and not name.startswith("#"):
+            values[name] = "".join(shlex.split(value)[:1])
+    own = values.get("ID", "")
+    like = [own, *values.get("ID_LIKE", "").split()]
+    family = "RedHat" if {"rhel", "fedora", "centos"} & set(like) else "Debian" if {"debian", "ubuntu"} & set(like) else own
+    return {
+        "distribution": own,
+        "major_version": values.get("VERSION_ID", "").partition(".")[0],
+        "os_family": family,
+        "package_manager": {"RedHat": "dnf", "Debian": "apt"}.get(family, "auto"),
+    }
+
+
+def upstream_version(version: str) -> str:
+    """``1:2.3.19.1+dfsg1-2.1`` without the distribution's additions: ``2.3.19.1``."""
+    match = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", version)
+    return match.group(1) if match else version
+
+
+def parse_dpkg(text: str) -> dict[str, str]:
+    """Installed packages among the lines ``name status version`` of dpkg-query."""
+    rows = (line.split() for line in text.splitlines())
+    return {row[0]: upstream_version(row[2]) for row in rows if len(row) == 3 and row[1] == "installed"}
+
+
+def parse_rpm(text: str) -> dict[str, str]:
+    """Installed packages among the lines ``name version`` of rpm; other lines say what is not installed."""
+    rows = (line.split() for line in text.splitlines())
+    return {row[0]: upstream_version(row[1]) for row in rows if len(row) == 2}
+
+
+def parse_apt_policy(text: str) -> dict[str, str]:
+    """The candidate version of each package in the output of ``apt-cache policy``."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        if line and not line[0].isspace() and line.endswith(":"):
+            name = line[:-1]
+        match = re.match(r"\s+Candidate: (\S+)", line)
+        if match and name and match.group(1) != "(none)":
+            found[name] = upstream_version(match.group(1))
+    return found
