@@ -5,7 +5,7 @@ HOST ?= mail1
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## List the commands
-	@awk -F ":.*## " "/^[a-z_%-]+:.*## / {printf \"  make %-18s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
+	@awk -F ":.*## " "/^[a-zA-Z_-]+:.*## / {printf \"  make %-18s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
 
 .PHONY: demo test unit lint
 demo: ## Configure a cluster of four virtual machines and send mail through it
@@ -22,8 +22,10 @@ unit: ## Run the unit tests
 lint: ## Run the linters and the type checker
 	@tools/test lint
 
-.PHONY: molecule-default molecule-single molecule-per_user
-molecule-%: ## Run one scenario: default (Docker), single or per_user (lab)
+SCENARIOS := $(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml))
+.PHONY: $(SCENARIOS)
+molecule-NAME: ## Run one scenario: default (Docker), single or per_user (lab)
+$(SCENARIOS):
 	@tools/test $@
 
 .PHONY: setup lab-up lab-down lab-reset lab-status ssh clean

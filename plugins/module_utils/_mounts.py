@@ -191,8 +191,12 @@ _DEFAULTS = {
 }
 # Shown only when they differ from this.
 _HIDDEN = {"nconnect": "1", "port": "2049", "write": "lazy", "xprtsec": "none"}
-_ASKED_ONLY = ("vers", "proto", "rsize", "wsize", "timeo", "retrans", "sec", "clientaddr", *_HIDDEN)
-_V3_ONLY = ("mountproto", "mountvers", "mountport")
+_ASKED_ONLY = (
+    *("rsize", "wsize", "timeo", "retrans", "sec", "clientaddr", "mountproto", "mountvers", "mountport"),
+    *_HIDDEN,
+)
+# Version 4 has no use for these; the kernel takes them without a word and does not show them.
+_V3_ONLY = frozenset({"local_lock", "acl", "port", "mountproto", "mountvers", "mountport"})
 
 #: Flags of the mount, not of NFS: these alone can be changed without unmounting.
 REMOUNTABLE = frozenset({"ro", "nosuid", "nodev", "noexec", "atime", "nodiratime"})
@@ -292,23 +296,21 @@ def differences(wanted: Sequence[str], in_effect: Sequence[str]) -> list[dict[st
     for key in ("vers", "proto"):
         if key in want and key in have:
             compare(key, want[key], have[key])
+    version3 = have.get("vers", "3").startswith("3")
     no_cache = "noac" in (want.get("noac"), have.get("noac"))
     for key, default in _DEFAULTS.items():
         if no_cache and (key in _CACHE_TIMES or key == "sync"):
             continue  # noac brings sync with it and makes the times moot
+        if key in _V3_ONLY and not version3:
+            continue
         if key == "atime" and "atime" not in have:
             found = "strictatime"
         else:
             found = have.get(key, default)
         compare(key, want.get(key, default), found)
     for key in _ASKED_ONLY:
-        if key in ("vers", "proto") or key not in want:
-            continue
-        if key in have or key in _HIDDEN:
+        if key in want and (version3 or key not in _V3_ONLY) and (key in have or key in _HIDDEN):
             compare(key, want[key], have.get(key, _HIDDEN.get(key, "")))
-    for key in _V3_ONLY:
-        if key in want and key in have and have.get("vers", "").startswith("3"):
-            compare(key, want[key], have[key])
     return result
 
 

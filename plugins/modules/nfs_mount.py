@@ -411,6 +411,20 @@ class NfsMount:
             f"{item['option']} (wanted {item['wanted']}, found {item['found']})" for item in self.wrong
         )
 
+    def must_not_be_busy(self) -> bool:
+        """Whether processes that use the mount keep the plan from being carried out."""
+        return self.action in ("unmounted", "unmounted_and_mounted") and not self.module.params["force_busy"]
+
+    def task(self) -> str:
+        """The plan in words."""
+        return "unmounted" if self.action == "unmounted" else "mounted anew"
+
+    def warn_of_holders(self) -> None:
+        """Check mode: say that the real run would fail as things are now."""
+        holders = self.holders() if self.must_not_be_busy() else []
+        if holders:
+            self.module.warn(f"a real run would fail now: {self.busy_text(holders, self.task())}")
+
     # -- steps that change something --
 
     def require_helper(self) -> None:
@@ -454,7 +468,8 @@ class NfsMount:
         result = _system.run(command, self.timeout)
         if result.rc == 0:
             return None
-        return f"mount -t {fstype} -o {command[4]} {source} {self.path}: {result.reason}"
+        hint = "; /etc/protocols is missing, install netbase" if "Failed to find" in result.reason else ""
+        return f"mount -t {fstype} -o {command[4]} {source} {self.path}: {result.reason}{hint}"
 
     def unmount(self) -> str | None:
         """Unmount every NFS mount at the path; the reason when that failed."""
@@ -516,7 +531,9 @@ class NfsMount:
             self.before["fstab"] = _mounts.fstab_entry(old_fstab, self.path) or "no line"
             self.after["fstab"] = line or "no line"
         self.plan_guard()
-        if not self.module.check_mode:
+        if self.module.check_mode:
+            self.warn_of_holders()
+        else:
             self.carry_out(nfs, in_effect, old_fstab, new_fstab)
         dummy, now = self.look()
         self.module.exit_json(
@@ -594,11 +611,10 @@ class NfsMount:
         self, nfs: _mounts.Mount | None, in_effect: list[str], old_fstab: str, new_fstab: str
     ) -> None:
         """Do what was planned, in an order that leaves nothing half done."""
-        if self.action in ("unmounted", "unmounted_and_mounted") and not self.module.params["force_busy"]:
+        if self.must_not_be_busy():
             holders = self.holders()
             if holders:
-                task = "unmounted" if self.action == "unmounted" else "mounted anew"
-                self.fail(self.busy_text(holders, task), holders=holders)
+                self.fail(self.busy_text(holders, self.task()), holders=holders)
         if self.action in ("mounted", "unmounted_and_mounted"):
             self.require_helper()
             self.require_server()

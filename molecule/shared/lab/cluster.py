@@ -16,7 +16,7 @@ from typing import Any
 from . import image, qemu, ssh
 from .config import STATE, Lab, LabError, Machine
 from .image import BuiltImage
-from .inventory import write_inventory
+from .inventory import remove_inventory, write_inventory
 from .progress import Progress, in_parallel, say
 from .settings import settings
 
@@ -104,7 +104,8 @@ def down(lab: Lab) -> None:
     stopped = [machine.name for machine in running(lab)]
     in_parallel(stopped, lambda name: qemu.stop(lab.machines[name]))
     shutil.rmtree(STATE / "machines", ignore_errors=True)
-    for path in (LAN_PORT, STATE / "inventory.yml", ssh.CONFIG):
+    remove_inventory()
+    for path in (LAN_PORT, ssh.CONFIG):
         path.unlink(missing_ok=True)
     say(f"down: {', '.join(stopped)}" if stopped else "down: nothing was running")
 

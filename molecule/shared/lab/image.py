@@ -57,7 +57,7 @@ class BuiltImage:
 def image_folder(image: Image) -> Path:
     """Everything that decides what is in the image is in its name."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([_mmdebstrap(image, Path("/TARGET")), image.size, BOOT_MODULES]).encode())
+    digest.update(json.dumps([_command(image, Path("/TARGET")), image.size, BOOT_MODULES]).encode())
     for path in sorted([HERE / "init.sh", *(HERE / "rootfs").rglob("*")]):
         if path.is_file():
             digest.update(str(path.relative_to(HERE)).encode() + path.read_bytes())
@@ -77,10 +77,10 @@ def build(image: Image, stage: Callable[[str], None]) -> BuiltImage:
     folder = image_folder(image)
     folder.parent.mkdir(parents=True, exist_ok=True)
     stage("waiting for another build")
-    with _locked(folder.parent / f".{image.name}.lock"):
+    with locked(folder.parent / f".{image.name}.lock"):
         if ready := find(image):
             return ready
-        with _scratch(folder.parent) as work:
+        with scratch(folder.parent) as work:
             root = work / "root"
             out = work / "image"
             out.mkdir()
@@ -100,7 +100,7 @@ def data_disk(disk: Disk) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch(path.parent) as work:
+    with scratch(path.parent) as work:
         raw = work / "raw"
         run(["truncate", "-s", disk.size, str(raw)])
         run([_tool("mke2fs"), "-q", "-t", "ext4", "-L", disk.label, "-E", "lazy_itable_init=0", str(raw)])
@@ -133,14 +133,14 @@ def _tool(name: str) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
+def scratch(parent: Path) -> Iterator[Path]:
     """A work folder on the same file system as the cache, removed whatever happens."""
     work = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
     try:
@@ -154,13 +154,19 @@ def _as_root() -> list[str]:
     return [] if os.geteuid() == 0 else [_tool("mmdebstrap"), "--unshare-helper"]
 
 
-def _mmdebstrap(image: Image, target: Path) -> list[str]:
-    suite = image.suite
-    sources = [
+def mmdebstrap(suite: str, target: Path, packages: list[str], *options: str) -> list[str]:
+    """A small Debian system with the given packages, without documentation and translations."""
+    return [
+        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}"),
+        *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
+        *("--dpkgopt=force-unsafe-io", "--dpkgopt=force-confold", *options, suite, str(target)),
         f"deb {MIRROR}/debian {suite} main",
         f"deb {MIRROR}/debian {suite}-updates main",
         f"deb {MIRROR}/debian-security {suite}-security main",
     ]
+
+
+def _command(image: Image, target: Path) -> list[str]:
     chroot = 'chroot "$1"'
     hooks = [
         'cp -r "$NFSMAIL_ROOTFS"/. "$1"',
@@ -174,23 +180,18 @@ def _mmdebstrap(image: Image, target: Path) -> list[str]:
         'touch "$1"/etc/.updated "$1"/var/.updated',
     ]
     no_initramfs = 'mkdir -p "$1/etc/initramfs-tools"; echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf"'
-    return [
-        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join([*BASE_PACKAGES, *image.packages])}"),
-        *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
-        *("--dpkgopt=force-unsafe-io", "--dpkgopt=force-confold", f"--essential-hook={no_initramfs}"),
-        *(f"--customize-hook={hook}" for hook in hooks),
-        *(suite, str(target), *sources),
-    ]
+    options = [f"--essential-hook={no_initramfs}", *(f"--customize-hook={hook}" for hook in hooks)]
+    return mmdebstrap(image.suite, target, [*BASE_PACKAGES, *image.packages], *options)
 
 
 def _install(image: Image, root: Path) -> None:
     # The path is kept out of the command line: that is part of the cache key, and checkouts share the cache.
     rootfs = str(HERE / "rootfs")
     if os.geteuid() == 0:
-        run(_mmdebstrap(image, root), NFSMAIL_ROOTFS=rootfs)
+        run(_command(image, root), NFSMAIL_ROOTFS=rootfs)
         return
     archive = root.with_suffix(".tar")
-    run(_mmdebstrap(image, archive), NFSMAIL_ROOTFS=rootfs)
+    run(_command(image, archive), NFSMAIL_ROOTFS=rootfs)
     root.mkdir()
     root.chmod(0o777)
     run([*_as_root(), "tar", "-C", str(root), "-xf", str(archive)])

@@ -1,7 +1,8 @@
-"""The running lab as an Ansible inventory."""
+"""The running lab as an Ansible inventory: inventory.yml, and hosts.yml for scenarios that group the hosts otherwise."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,6 +11,7 @@ from . import ssh
 from .config import SSH_PORT, STATE, Lab
 
 INVENTORY = STATE / "inventory.yml"
+HOSTS = STATE / "hosts.yml"
 
 
 def write_inventory(lab: Lab, ports: dict[str, dict[int, int]]) -> None:
@@ -32,5 +34,14 @@ def write_inventory(lab: Lab, ports: dict[str, dict[int, int]]) -> None:
         "ansible_ssh_args": " ".join(f'-o {key}="{value}"' for key, value in ssh.options().items()),
         "ansible_python_interpreter": "/usr/bin/python3",
     }
-    inventory = {"all": {"vars": common, "hosts": hosts, "children": groups}}
-    INVENTORY.write_text(f"# Written by tools/lab\n{yaml.safe_dump(inventory, sort_keys=False)}")
+    _write(HOSTS, {"vars": common, "hosts": hosts})
+    _write(INVENTORY, {"vars": common, "hosts": hosts, "children": groups})
+
+
+def remove_inventory() -> None:
+    for path in (HOSTS, INVENTORY):
+        path.unlink(missing_ok=True)
+
+
+def _write(path: Path, everything: dict[str, Any]) -> None:
+    path.write_text(f"---\n# Written by tools/lab\n{yaml.safe_dump({'all': everything}, sort_keys=False)}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from mailflow.errors import MailflowError
 
 MAIL_SUFFIXES = frozenset({".txt", ".eml", ".msg", ".mbox"})
 SAMPLE_FOLDER = Path("test_email", "data")
-INSTALL_HINT = "install libpython3-testsuite, or name a folder with --samples"
+PACKAGE = f"libpython{sys.version_info.major}.{sys.version_info.minor}-testsuite"
+INSTALL_HINT = f"install {PACKAGE}, or name a folder with --samples"
 
 _BARE_CR = re.compile(rb"\r(?!\n)")
 _LINE_END = re.compile(rb"\r\n|\n")
