@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the lab's scenarios and `make demo` share: running playbooks, reaching machines, sending mail through them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB = ROOT / ".lab"
+BIN = Path(sys.executable).parent
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mailflow import Config, Report, placement, run  # noqa: E402
+from mailflow.placement import parse_hosts, parse_shards  # noqa: E402
+
+PASSWORD = "lab-password-1"
+
+
+def playbook(
+    name: str, scenario: str, *arguments: str, show: bool = False, log: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the collection on the lab with a scenario's inventory; with ``log`` the output goes there."""
+    command = [
+        str(BIN / "ansible-playbook"),
+        f"--inventory={LAB / 'inventory.yml'}",
+        f"--inventory={ROOT / 'molecule' / scenario / 'inventory'}",
+        str(ROOT / "playbooks" / f"{name}.yml"),
+        *arguments,
+    ]
+    env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
+    if show:
+        return subprocess.run(command, cwd=ROOT, env=env, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if log:
+        log.write_text(done.stdout, encoding="utf-8")
+    return done
+
+
+def on(machine: str, command: str, check: bool = True) -> str:
+    """Run a shell command on a machine of the lab as root and return what it printed."""
+    done = subprocess.run(
+        [str(ROOT / "tools" / "lab"), "ssh", machine, command],
+        cwd=ROOT,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{machine}: {command}\nexit code {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+def code(machine: str, command: str) -> int:
+    """The exit code of a command on a machine."""
+    return int(on(machine, f"({command}) >/dev/null 2>&1; echo $?").strip().splitlines()[-1])
+
+
+def wait_until(what: str, machine: str, command: str, seconds: float = 120) -> float:
+    """Wait until a command succeeds on a machine; how long that took."""
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        if on(machine, f"({command}) >/dev/null 2>&1; echo $?", check=False).strip().endswith("0"):
+            return time.monotonic() - start
+        time.sleep(1)
+    raise AssertionError(f"{what} on {machine}: not within {seconds:.0f} s: {command}")
+
+
+def forwarded(machine: str, port: int) -> tuple[str, int]:
+    """Where a TCP port of a machine is reached from here."""
+    inventory = yaml.safe_load((LAB / "inventory.yml").read_text(encoding="utf-8"))
+    return "127.0.0.1", int(inventory["all"]["hosts"][machine]["lab_forward"][port])
+
+
+def variables(scenario: str) -> dict[str, Any]:
+    """The scenario's group variables."""
+    path = ROOT / "molecule" / scenario / "inventory" / "group_vars" / "all.yml"
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def mail_through(front: str, scenario: str, reader: str, seed: int = 1) -> Report:
+    """Send CPython's e-mail samples through ``front`` and read them back; ``reader`` lists the files on the store."""
+    users = {user["name"]: PASSWORD for user in variables(scenario)["nfsmail_users"]}
+    expected = None
+    if variables(scenario)["nfsmail_topology"] == "per_user":
+        shards = parse_shards(on(front, "cat /etc/dovecot/nfsmail-shards").splitlines())
+        overrides = parse_hosts(on(front, "cat /etc/dovecot/nfsmail-overrides").splitlines(), "overrides")
+        expected = placement(users, shards, overrides, addresses())
+
+    def listing() -> Iterable[str]:
+        return on(reader, "find /srv/mail -name lost+found -prune -o -type f -print").splitlines()
+
+    return run(
+        Config(
+            lmtp=forwarded(front, 24),
+            imap=forwarded(front, 143),
+            users=users,
+            seed=seed,
+            expected=expected,
+            listing=listing,
+        )
+    )
+
+
+def addresses() -> dict[str, str]:
+    """LAN address to machine."""
+    inventory = yaml.safe_load((LAB / "inventory.yml").read_text(encoding="utf-8"))
+    return {str(host["nfsmail_address"]): name for name, host in inventory["all"]["hosts"].items()}
+
+
+def report(path: Path) -> dict[str, Any]:
+    """The JSON report of verify.yml."""
+    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One backend after two runs of site.yml: NFSv4.2, indexes on the local disk; and an NFS server that does not answer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
+
+from proofs import LAB, code, mail_through, on, playbook, report  # noqa: E402
+
+SCENARIO = "single"
+
+
+def test_verify_passes_on_the_live_machines() -> None:
+    path = LAB / "verify.json"
+    done = playbook("verify", SCENARIO, "-e", f"nfsmail_report_path={path}", log=LAB / "verify.log")
+    assert done.returncode == 0, done.stdout
+    verdict = report(path)
+    print("\n".join(verdict["table"]))
+    assert verdict["counts"]["error"] == verdict["counts"]["warning"] == 0
+    assert {"NFS303", "NFS304", "NFS307", "NFS311", "NFS314", "NFS315"} <= {row["id"] for row in verdict["checks"]}
+
+
+def test_mail_goes_in_and_comes_back_byte_for_byte() -> None:
+    result = mail_through("mail1", SCENARIO, reader="mail1")
+    print("\n".join(result.table()))
+    assert result.ok, result.problems
+
+
+def test_indexes_are_local_and_mail_is_not() -> None:
+    assert on("mail1", "find /var/lib/nfsmail/index -name dovecot.index.log").strip()
+    assert not on("mail1", "find /srv/mail -name 'dovecot.index*' -not -path '*/lost+found*' 2>/dev/null", check=False).strip()
+
+
+def test_the_mount_is_what_was_asked_for() -> None:
+    line = on("mail1", "grep ' /srv/mail ' /proc/mounts")
+    for option in ("nfs4", "vers=4.2", "hard", "nosuid", "nodev", "noexec", "acregmin=60"):
+        assert option in line, line
+
+
+def test_nfsv4_needs_no_lockd() -> None:
+    assert code("mail1", "test -e /etc/nfs.conf.d/nfsmail-lockd.conf") == 1
+    assert on("nfs1", "cat /proc/fs/nfsd/versions").split()[0] == "-3"
+
+
+def test_an_operator_s_mount_with_other_options_is_found_by_verify() -> None:
+    """A check that cannot fail proves nothing: change what is in effect behind Ansible's back."""
+    on("mail1", "systemctl stop dovecot && umount /srv/mail && mount -t nfs -o vers=4.2,soft nfs1:/srv/mail /srv/mail")
+    try:
+        done = playbook("verify", SCENARIO)
+        assert done.returncode != 0
+        for words in ("NFS304", "hard is soft, wanted hard", "NFS312", "not running", "NFS304 on mail1: run site.yml"):
+            assert words in done.stdout, done.stdout
+    finally:
+        # site.yml alone puts it right: it compares with what is in effect, not with fstab.
+        done = playbook("site", SCENARIO, "--tags", "backend")
+    assert done.returncode == 0, done.stdout
+    assert " hard," in on("mail1", "grep ' /srv/mail ' /proc/mounts").replace(",hard", " hard")
+
+
+def test_a_dead_nfs_server_changes_nothing() -> None:
+    """mail2 is a virgin machine here; its store is said to be on an address where nobody answers."""
+    before = on("mail2", "cat /etc/fstab; md5sum /etc/dovecot/dovecot.conf")
+    done = playbook(
+        "site",
+        SCENARIO,
+        "--tags",
+        "backend",
+        "-e",
+        "nfsmail_group_mail_backends=spare_backend nfsmail_nfs_server=10.77.0.99 timesync_sources=['nfs1']",
+    )
+    assert done.returncode != 0
+    assert "10.77.0.99" in done.stdout and "cannot be mounted" in done.stdout, done.stdout
+    assert on("mail2", "cat /etc/fstab; md5sum /etc/dovecot/dovecot.conf") == before
