@@ -20,6 +20,12 @@ from ..plugin_utils.dialect import from_doveconf, to_doveconf
 from ..plugin_utils.errors import NfsmailError, report
 
 ROLES = Path(__file__).parents[2] / "roles"
+# Which kind of machine a group holds, and the fact in which its role's tasks/verify.yml leaves what it read.
+LIVE = {
+    "nfs_servers": ("nfs_server", "nfs_server_live"),
+    "mail_backends": ("backend", "dovecot_live"),
+    "mail_proxies": ("proxy", "dovecot_proxy_live"),
+}
 
 
 def _as_filter(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,15 +109,14 @@ def hostname_report(nodenames: Mapping[str, str]) -> str:
     return report(inventory.hostname_problems(nodenames))
 
 
-def verify_answers(
-    plans: Mapping[str, Mapping[str, Any]],
-    states: Mapping[str, Mapping[str, Any]],
-    locks_tried: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
+def verify_answers(members: Mapping[str, Sequence[Mapping[str, Any]]], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """The judgement of all live machines: ``good``, ``counts``, ``checks`` and ``table``."""
-    answers = [row for host, plan in sorted(plans.items()) for row in judge.host_answers(host, plan, states.get(host))]
-    answers += judge.cluster_answers(plans, states)
-    answers += judge.lock_answers(locks_tried or {})
+    read = [
+        judge.Live(str(host["name"]), kind, hostvars[host["name"]].get(variable) or {})
+        for group, (kind, variable) in LIVE.items()
+        for host in members.get(group, ())
+    ]
+    answers = judge.all_answers(read)
     return {**judge.as_report(answers), "table": judge.as_table(answers)}
 
 

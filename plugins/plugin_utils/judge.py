@@ -47,6 +47,16 @@ class Answer:
     source: str
 
 
+class Live:
+    """What one machine said in one of its roles: its plan, its live state, and what it was told about a lock."""
+
+    def __init__(self, host: str, kind: str, fact: Mapping[str, Any]) -> None:
+        self.host, self.kind = host, kind
+        self.plan: Mapping[str, Any] = fact.get("plan") or {}
+        self.state: State = fact.get("state") or {}
+        self.lock: Mapping[str, Any] = fact.get("lock") or {}
+
+
 NFS_PAGE = "Dovecot documentation, NFS page"
 WIKI = "Dovecot wiki, NFS, 2012"
 CHECKS: Mapping[str, Check] = {
@@ -103,44 +113,44 @@ def host_answers(host: str, plan: Mapping[str, Any], state: State | None) -> lis
     return found
 
 
-def cluster_answers(plans: Mapping[str, Mapping[str, Any]], states: Mapping[str, State]) -> list[Answer]:
-    """Checks that compare machines with each other."""
-    names = {host: str(state.get("hostname") or host) for host, state in states.items()}
+def all_answers(read: Sequence[Live]) -> list[Answer]:
+    """Every machine's answers, then those that compare machines with each other."""
+    found = [row for live in read for row in host_answers(live.host, {**live.plan, "kind": live.kind}, live.state)]
+    found += _names(read)
+    found += _shared_files(read)
+    return found + [row for live in read if live.lock for row in _lock(live.host, live.lock)]
+
+
+def _names(read: Sequence[Live]) -> Iterator[Answer]:
+    names = {live.host: str(live.state.get("hostname") or live.host) for live in read}
     doubles = hostname_problems(names)
-    found = [
-        answer(
-            "NFS302",
-            "cluster",
-            not doubles,
-            "; ".join(f"{problem.value}: {problem.variable}" for problem in doubles) or f"{len(names)} machines",
-        )
-    ]
-    for path in sorted({path for plan in plans.values() for path in plan.get("files") or ()}):
+    shown = "; ".join(f"{problem.value}: {problem.variable}" for problem in doubles) or f"{len(names)} machines"
+    yield answer("NFS302", "cluster", not doubles, shown)
+
+
+def _shared_files(read: Sequence[Live]) -> Iterator[Answer]:
+    for path in sorted({path for live in read for path in live.plan.get("files") or ()}):
         sums = {
-            host: str((states[host].get("files") or {}).get(path))
-            for host, plan in sorted(plans.items())
-            if path in (plan.get("files") or ()) and host in states
+            live.host: str((live.state.get("files") or {}).get(path))
+            for live in read
+            if path in (live.plan.get("files") or ())
         }
         same = len(set(sums.values())) == 1 and "None" not in sums.values()
-        shown = f"{path}: same on {len(sums)}" if same else f"{path}: " + ", ".join(f"{h} {s[:8]}" for h, s in sums.items())
-        found.append(answer("NFS318", "cluster", same, shown))
-    return found
+        differ = ", ".join(f"{host} {digest[:8]}" for host, digest in sums.items())
+        yield answer("NFS318", "cluster", same, f"{path}: " + (f"same on {len(sums)}" if same else differ))
 
 
-def lock_answers(tries: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
-    """What each backend was told while another held the lock (``tried``), and after it let go (``waited``)."""
-    found = []
-    for host, result in sorted(tries.items()):
-        holder = result.get("holder")
-        tried, waited = result.get("tried") or {}, result.get("waited") or {}
-        refused = tried.get("granted") is False and tried.get("errno") in LOCK_REFUSALS
-        told = "granted: two machines hold one lock" if tried.get("granted") else str(tried.get("errno") or tried)
-        found.append(answer("NFS316", host, refused, f"{holder} holds it: {told}"))
-        granted = waited.get("granted") is True
-        seconds = waited.get("waited_s")
-        shown = f"granted after {float(seconds):.1f} s" if granted and seconds is not None else str(waited.get("errno"))
-        found.append(answer("NFS317", host, granted, f"{holder} let go: {shown}"))
-    return found
+def _lock(host: str, lock: Mapping[str, Any]) -> Iterator[Answer]:
+    """What a backend was told while another held the lock (``tried``), and after it let go (``waited``)."""
+    holder = lock.get("holder")
+    tried, waited = lock.get("tried") or {}, lock.get("waited") or {}
+    refused = tried.get("granted") is False and tried.get("errno") in LOCK_REFUSALS
+    told = "granted: two machines hold one lock" if tried.get("granted") else str(tried.get("errno") or "no answer")
+    yield answer("NFS316", host, refused, f"{holder} holds it: {told}")
+    seconds = waited.get("waited_s")
+    granted = waited.get("granted") is True and isinstance(seconds, (int, float))
+    shown = f"granted after {seconds:.1f} s" if granted else str(waited.get("errno") or "no answer")
+    yield answer("NFS317", host, granted, f"{holder} let go: {shown}")
 
 
 def findings(profile: Mapping[str, Any] | Profile, observed: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
