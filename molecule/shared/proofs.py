@@ -21,8 +21,8 @@ BIN = Path(sys.executable).parent
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mailflow import Config, Report, placement, run  # noqa: E402
-from mailflow.placement import parse_hosts, parse_shards  # noqa: E402
+from mailflow import Config, Report, placement, run
+from mailflow.placement import parse_hosts, parse_shards
 
 PASSWORD = "lab-password-1"
 

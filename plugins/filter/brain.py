@@ -75,7 +75,9 @@ def server_conf(nfsd: Mapping[str, Any], versions: Sequence[str], mountd_port: A
     return locks.nfs_conf(sections)
 
 
-def cluster_members(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def cluster_members(
+    groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
     """The machines of each group with what the brain needs to know of them."""
     return {group: [_member(host, hostvars) for host in hosts] for group, hosts in groups.items()}
 
@@ -120,7 +122,7 @@ def verify_answers(members: Mapping[str, Sequence[Mapping[str, Any]]], hostvars:
     return {**judge.as_report(answers), "table": judge.as_table(answers)}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _specs() -> dict[str, frozenset[str]]:
     found = {}
     for path in sorted(ROLES.glob("*/meta/argument_specs.yml")):

@@ -166,9 +166,7 @@ def _found_for(option: str, shown: Sequence[str]) -> str:
         same = [item for item in shown if item.partition("=")[0] == stem]
         return ",".join(same) or f"no {stem}"
     pairs = {"rw": "ro", "ro": "rw", "sync": "async", "async": "sync"}
-    opposite = pairs.get(
-        stem, stem[3:] if stem.startswith("no_") else stem[2:] if stem.startswith("no") else ""
-    )
+    opposite = pairs.get(stem, stem[3:] if stem.startswith("no_") else stem[2:] if stem.startswith("no") else "")
     for item in (opposite, f"no_{stem}", f"no{stem}", f"in{stem}", stem[2:] if stem.startswith("in") else ""):
         if item and item in shown:
             return item
@@ -207,9 +205,7 @@ def judge(
         paths.setdefault(path, set()).add(client)
         have = table.get((path, client))
         if have is None:
-            mismatches.append(
-                {"path": path, "client": entry["client"], "wanted": "exported", "found": "not exported"}
-            )
+            mismatches.append({"path": path, "client": entry["client"], "wanted": "exported", "found": "not exported"})
             continue
         for option in entry.get("options") or []:
             if not _holds(option, have):
@@ -238,9 +234,7 @@ def judge(
 
 def describe(mismatch: dict[str, str]) -> str:
     """One mismatch as a sentence."""
-    return (
-        f"{mismatch['path']} for {mismatch['client']}: wanted {mismatch['wanted']}, found {mismatch['found']}"
-    )
+    return f"{mismatch['path']} for {mismatch['client']}: wanted {mismatch['wanted']}, found {mismatch['found']}"
 
 
 _FATAL = (
@@ -267,10 +261,6 @@ def relevant_messages(stderr: str, path: str, entries: Sequence[dict[str, Any]])
     messages = []
     for line in stderr.splitlines():
         text = re.sub(r"^exportfs:\s*", "", line).strip()
-        if (
-            any(fatal in text for fatal in _FATAL)
-            and any(name in text for name in names)
-            and text not in messages
-        ):
+        if any(fatal in text for fatal in _FATAL) and any(name in text for name in names) and text not in messages:
             messages.append(text)
     return messages

@@ -22,7 +22,9 @@ def parse_os_release(text: str) -> dict[str, object]:
             values[name] = "".join(shlex.split(value)[:1])
     own = values.get("ID", "")
     like = [own, *values.get("ID_LIKE", "").split()]
-    family = "RedHat" if {"rhel", "fedora", "centos"} & set(like) else "Debian" if {"debian", "ubuntu"} & set(like) else own
+    family = (
+        "RedHat" if {"rhel", "fedora", "centos"} & set(like) else "Debian" if {"debian", "ubuntu"} & set(like) else own
+    )
     return {
         "distribution": own,
         "major_version": values.get("VERSION_ID", "").partition(".")[0],

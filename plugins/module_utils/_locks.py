@@ -94,9 +94,7 @@ def try_in_child(path: str, uid: int | None, gid: int | None) -> dict[str, Any]:
     return {"granted": refused is None, "errno": refused, "stage": "lock"}
 
 
-def wait_in_child(
-    path: str, uid: int | None, gid: int | None, timeout: float, unlink: bool
-) -> dict[str, Any]:
+def wait_in_child(path: str, uid: int | None, gid: int | None, timeout: float, unlink: bool) -> dict[str, Any]:
     """For a child: ask for the lock every 0.1 s until it is granted."""
     start = time.monotonic()
     try:
@@ -237,6 +235,4 @@ def release(pid: int, started: int | None, timeout: float) -> dict[str, Any]:
     time.sleep(0.2)
     if start_time(pid) != now:
         return {"released": True, "was_running": True}
-    raise TimeoutError(
-        f"process {pid} did not end within {timeout:.0f} s; it may be stuck on a dead NFS server"
-    )
+    raise TimeoutError(f"process {pid} did not end within {timeout:.0f} s; it may be stuck on a dead NFS server")

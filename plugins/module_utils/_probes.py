@@ -33,9 +33,7 @@ def parse_nfsd_versions(text: str) -> list[str]:
         if signs.get("4.0", True):
             versions.append("4.0")
         versions += [
-            version
-            for version, on in sorted(signs.items())
-            if on and version.startswith("4.") and version != "4.0"
+            version for version, on in sorted(signs.items()) if on and version.startswith("4.") and version != "4.0"
         ]
     return versions
 
@@ -115,8 +113,7 @@ def parse_tracking(text: str) -> dict[str, Any]:
     if len(fields) != len(_TRACKING):
         raise ValueError(f"chronyc -c tracking gave {len(fields)} columns, not {len(_TRACKING)}")
     tracking = {
-        key: value if key in ("refid", "name", "leap") else _value(value)
-        for key, value in zip(_TRACKING, fields)
+        key: value if key in ("refid", "name", "leap") else _value(value) for key, value in zip(_TRACKING, fields)
     }
     return tracking
 
@@ -128,8 +125,7 @@ def parse_sources(text: str) -> list[dict[str, Any]]:
         fields = line.strip().split(",")
         if len(fields) == len(_SOURCES):
             source = {
-                k: value if k in ("mode", "state", "name") else _value(value)
-                for k, value in zip(_SOURCES, fields)
+                k: value if k in ("mode", "state", "name") else _value(value) for k, value in zip(_SOURCES, fields)
             }
             source["reach"] = int(fields[5], 8) if re.fullmatch("[0-7]+", fields[5]) else 0
             sources.append(source)

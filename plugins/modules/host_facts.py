@@ -57,7 +57,6 @@ import os
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nfsmail.cluster.plugins.module_utils._host import (
     parse_apt_policy,
     parse_dpkg,
@@ -71,7 +70,9 @@ def _installed(module: AnsibleModule, family: str, names: list[str]) -> dict[str
         return {}
     if family == "RedHat":
         return parse_rpm(module.run_command(["rpm", "-q", "--qf", "%{NAME} %{VERSION}\\n", *names])[1])
-    return parse_dpkg(module.run_command(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status} ${Version}\\n", *names])[1])
+    return parse_dpkg(
+        module.run_command(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status} ${Version}\\n", *names])[1]
+    )
 
 
 def _candidates(module: AnsibleModule, family: str, names: list[str]) -> dict[str, str]:

@@ -339,21 +339,15 @@ def clock_daemon(timeout: float) -> dict[str, Any]:
     try:
         if name == "chronyd":
             answer["detail"] = _probes.parse_tracking(need(["chronyc", "-n", "-c", "tracking"], timeout))
-            answer["detail"]["sources"] = _probes.parse_sources(
-                need(["chronyc", "-n", "-c", "sources"], timeout)
-            )
-            answer["synchronised"] = _probes.chrony_synchronised(
-                answer["detail"], answer["detail"]["sources"]
-            )
+            answer["detail"]["sources"] = _probes.parse_sources(need(["chronyc", "-n", "-c", "sources"], timeout))
+            answer["synchronised"] = _probes.chrony_synchronised(answer["detail"], answer["detail"]["sources"])
         elif name == "ntpd":
             answer["detail"] = _probes.parse_ntpq(need(["ntpq", "-n", "-c", "rv"], timeout))
             answer["synchronised"] = _probes.ntp_synchronised(answer["detail"])
         else:
             shown = _probes.parse_show(need(["timedatectl", "show"], timeout))
             answer["detail"] = shown[0] if shown else {}
-            answer["synchronised"] = {"yes": True, "no": False}.get(
-                str(answer["detail"].get("NTPSynchronized"))
-            )
+            answer["synchronised"] = {"yes": True, "no": False}.get(str(answer["detail"].get("NTPSynchronized")))
     except (OSError, ValueError) as exc:
         answer["detail"]["error"] = str(exc)
     return answer
@@ -390,9 +384,7 @@ def units(names: list[str], timeout: float) -> dict[str, Any]:
         raise ValueError(f"systemctl show answered for {len(shown)} of {len(names)} units")
     for unit in shown:
         files = [unit.get("FragmentPath", ""), *unit.get("DropInPaths", "").split()]
-        unit["Asserts"] = _probes.parse_assertions(
-            "\n".join(_system.read_text(path) or "" for path in files if path)
-        )
+        unit["Asserts"] = _probes.parse_assertions("\n".join(_system.read_text(path) or "" for path in files if path))
     return dict(zip(names, shown))
 
 

@@ -153,9 +153,7 @@ def addresses(names: list[str]) -> dict[str, list[str]]:
     result = {}
     for name in names:
         with contextlib.suppress(OSError, UnicodeError):
-            result[name] = sorted(
-                {str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
-            )
+            result[name] = sorted({str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
     return result
 
 
@@ -196,9 +194,7 @@ def cover(folder: str, files: dict[str, str]) -> None:
     """For a child in a namespace of its own: put other files in the place of a folder's."""
     _system.sys_mount("nfsmail", folder, "tmpfs", _system.MS_NOSUID | _system.MS_NODEV, "size=16m,mode=0755")
     for name, text in files.items():
-        with open(
-            os.path.join(folder, name), "w", encoding="utf-8", errors="surrogateescape", newline=""
-        ) as stream:
+        with open(os.path.join(folder, name), "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             stream.write(text)
 
 
@@ -263,9 +259,7 @@ class Exports:
         folder, name = os.path.split(self.path)
         if self.module.params["apply"] and self.path != "/etc/exports":
             if folder != EXPORTS_D or not name.endswith(".exports") or name.startswith("."):
-                self.fail(
-                    f"exportfs reads /etc/exports and {EXPORTS_D}/*.exports, so path cannot be {self.path}"
-                )
+                self.fail(f"exportfs reads /etc/exports and {EXPORTS_D}/*.exports, so path cannot be {self.path}")
         entries, errors = _exports.parse_exports(self.content)
         if errors:
             self.fail(f"content of {self.path} must not be written as it is: " + "; ".join(errors))
@@ -332,14 +326,10 @@ class Exports:
         if not self.mismatches and not self.messages:
             return
         if self.module.check_mode or not self.module.params["apply"]:
-            self.module.warn(
-                f"{self.path} would not be in effect as it should be on this host: {self.words()}"
-            )
+            self.module.warn(f"{self.path} would not be in effect as it should be on this host: {self.words()}")
             self.mismatches, self.messages = [], []
             return
-        self.fail(
-            f"{self.path} was not written, for it would not be in effect as it should be: {self.words()}"
-        )
+        self.fail(f"{self.path} was not written, for it would not be in effect as it should be: {self.words()}")
 
     def apply(self) -> list[dict[str, Any]]:
         """Apply the files; the table in effect afterwards."""

@@ -220,9 +220,7 @@ def why_unreachable(host: str, port: int, proto: str, timeout: float) -> str | N
                 reasons.append(f"{address[0]} port {port}: timed out after {timeout:.0f} s")
             except OSError as exc:
                 word = {errno.ECONNREFUSED: "connection refused", errno.EHOSTUNREACH: "no route to host"}
-                reasons.append(
-                    f"{address[0]} port {port}: {word.get(exc.errno or 0, exc.strerror or str(exc))}"
-                )
+                reasons.append(f"{address[0]} port {port}: {word.get(exc.errno or 0, exc.strerror or str(exc))}")
     return "; ".join(reasons)
 
 
@@ -396,9 +394,7 @@ class NfsMount:
 
     def busy_text(self, holders: list[dict[str, Any]], task: str) -> str:
         """The error for a mount in use."""
-        who = ", ".join(
-            f"{item['pid']} ({item['name']})" if item["pid"] else item["name"] for item in holders[:20]
-        )
+        who = ", ".join(f"{item['pid']} ({item['name']})" if item["pid"] else item["name"] for item in holders[:20])
         more = f" and {len(holders) - 20} more" if len(holders) > 20 else ""
         text = f"{self.path} cannot be {task} while it is in use by {who}{more}"
         if self.wrong and self.state == "mounted":
@@ -407,9 +403,7 @@ class NfsMount:
 
     def wrong_text(self) -> str:
         """All differences as a text."""
-        return ", ".join(
-            f"{item['option']} (wanted {item['wanted']}, found {item['found']})" for item in self.wrong
-        )
+        return ", ".join(f"{item['option']} (wanted {item['wanted']}, found {item['found']})" for item in self.wrong)
 
     def must_not_be_busy(self) -> bool:
         """Whether processes that use the mount keep the plan from being carried out."""
@@ -477,9 +471,7 @@ class NfsMount:
             mount, dummy2 = self.look()
             if mount is None or not mount.is_nfs:
                 return None
-            command = (
-                ["umount", "-l", self.path] if self.module.params["force_busy"] else ["umount", self.path]
-            )
+            command = ["umount", "-l", self.path] if self.module.params["force_busy"] else ["umount", self.path]
             result = _system.run(command, self.timeout)
             if result.rc != 0:
                 now, dummy2 = self.look()
@@ -496,9 +488,7 @@ class NfsMount:
         except OSError as exc:
             self.fail(f"{self.fstab} cannot be written: {exc}")
         self.done.append("fstab")
-        if os.path.realpath(self.fstab) == os.path.realpath("/etc/fstab") and os.path.isdir(
-            "/run/systemd/system"
-        ):
+        if os.path.realpath(self.fstab) == os.path.realpath("/etc/fstab") and os.path.isdir("/run/systemd/system"):
             result = _system.run(["systemctl", "daemon-reload"], max(self.timeout, 60))
             if result.rc != 0:
                 self.module.warn(
@@ -516,11 +506,7 @@ class NfsMount:
         else:
             line = None if self.state == "absent" else _mounts.fstab_entry(old_fstab, self.path)
         new_fstab = old_fstab if self.state == "unmounted" else _mounts.fstab_with(old_fstab, self.path, line)
-        if (
-            mount is not None
-            and not mount.is_nfs
-            and not (mount.fstype == "autofs" and self.state != "mounted")
-        ):
+        if mount is not None and not mount.is_nfs and not (mount.fstype == "autofs" and self.state != "mounted"):
             self.fail(
                 f"at {self.path} something else is mounted: {mount.source} of type {mount.fstype}; this module unmounts NFS only"
             )
@@ -552,9 +538,7 @@ class NfsMount:
         if self.state == "mounted" and nfs is None:
             self.action = "mounted"
             self.before["mounted"] = "nothing"
-            self.after["mounted"] = (
-                f"{self.src} with {','.join(_mounts.options_to_mount(self.options)) or 'defaults'}"
-            )
+            self.after["mounted"] = f"{self.src} with {','.join(_mounts.options_to_mount(self.options)) or 'defaults'}"
         elif nfs is not None and self.state in ("mounted", "present"):
             self.plan_options(nfs, in_effect)
         elif nfs is not None:
@@ -594,9 +578,7 @@ class NfsMount:
         if self.state == "absent" and self.guard["exists"] and (ours or not self.guard["foreign_count"]):
             self.changes.append("guard")
             self.before["guard"] = "directory"
-            self.after["guard"] = (
-                "no directory" if not self.guard["foreign_count"] else "directory without NOT-MOUNTED"
-            )
+            self.after["guard"] = "no directory" if not self.guard["foreign_count"] else "directory without NOT-MOUNTED"
 
     def diff(self) -> dict[str, str]:
         """What changed, as lines."""
@@ -607,9 +589,7 @@ class NfsMount:
             "after": "".join(f"{key}: {value}\n" for key, value in self.after.items()),
         }
 
-    def carry_out(
-        self, nfs: _mounts.Mount | None, in_effect: list[str], old_fstab: str, new_fstab: str
-    ) -> None:
+    def carry_out(self, nfs: _mounts.Mount | None, in_effect: list[str], old_fstab: str, new_fstab: str) -> None:
         """Do what was planned, in an order that leaves nothing half done."""
         if self.must_not_be_busy():
             holders = self.holders()
@@ -665,14 +645,8 @@ class NfsMount:
         mount, in_effect = self.look()
         if mount is None or not mount.is_nfs:
             return "nothing is mounted there"
-        left = [
-            item
-            for item in _mounts.differences(self.options, in_effect)
-            if item["option"] not in _mounts.ADVISORY
-        ]
-        return ", ".join(
-            f"{item['option']} (wanted {item['wanted']}, found {item['found']})" for item in left
-        )
+        left = [item for item in _mounts.differences(self.options, in_effect) if item["option"] not in _mounts.ADVISORY]
+        return ", ".join(f"{item['option']} (wanted {item['wanted']}, found {item['found']})" for item in left)
 
     def mount_anew(self, old: _mounts.Mount | None, old_options: list[str], old_fstab: str) -> None:
         """Mount with the wanted options; where that fails, put back what was mounted before."""

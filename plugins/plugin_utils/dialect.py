@@ -32,7 +32,9 @@ class Entry:
 def entries(mapping: Mapping[str, Any], path: str = "") -> tuple[Entry, ...]:
     """A plain mapping as entries; a nested mapping is a section."""
     return tuple(
-        Entry(str(name), entries(value, f"{path}{name}/") if isinstance(value, Mapping) else plain(f"{path}{name}", value))
+        Entry(
+            str(name), entries(value, f"{path}{name}/") if isinstance(value, Mapping) else plain(f"{path}{name}", value)
+        )
         for name, value in mapping.items()
     )
 

@@ -99,7 +99,9 @@ def passwd_lines(users: Any) -> list[str]:
         name = str(user.get("name") or "") if isinstance(user, Mapping) else ""
         password = str(user.get("password") or "") if isinstance(user, Mapping) else ""
         if not name or re.search(r"[:\s]", name):
-            problems.append(Problem(f"{where}.name", name or None, "a name without colons and blanks", "correct it", SOURCE))
+            problems.append(
+                Problem(f"{where}.name", name or None, "a name without colons and blanks", "correct it", SOURCE)
+            )
         elif name.lower() in lines:
             problems.append(Problem(f"{where}.name", name, "a user is listed once", "remove the double", SOURCE))
         if not re.match(r"\{[A-Z0-9._-]+\}[^:\s]+$", password):
@@ -174,8 +176,10 @@ def _users_passdb(path: str, series: str, **more: str) -> Entry:
 
 
 def _static_userdb(series: str, anyone: bool) -> Entry:
-    why = "Every user's mail has one owner; the proxy has checked that the user exists." if anyone else (
-        "Every user's mail has one owner; the user must be in the password file."
+    why = (
+        "Every user's mail has one owner; the proxy has checked that the user exists."
+        if anyone
+        else ("Every user's mail has one owner; the user must be in the password file.")
     )
     word = "yes" if anyone else "no"
     if series == "2.3":
@@ -312,7 +316,7 @@ def _with_extra(variable: str, tree: list[Entry], plan: Mapping[str, Any]) -> li
     # A section the role already writes is extended, not written twice.
     by_name = {entry.name: entry for entry in more}
     merged = [
-        Entry(entry.name, (*entry.value, *by_name.pop(entry.name).value), entry.why)  # type: ignore[misc]
+        Entry(entry.name, (*entry.value, *by_name.pop(entry.name).value), entry.why)
         if entry.name in by_name and isinstance(entry.value, tuple)
         else entry
         for entry in tree

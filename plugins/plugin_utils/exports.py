@@ -84,9 +84,7 @@ def path_problems(where: str, path: str) -> list[Problem]:
     if not path.startswith("/"):
         return [Problem(where, path or None, "an absolute path", f"write /{path.lstrip('./') or 'srv/mail'}", SOURCE)]
     if path == "/" or ".." in path.split("/") or path != path.rstrip("/") or re.search(r"[\n\r\t\"\\#]", path):
-        return [
-            Problem(where, path, "a plain path below /, without .., quotes or a final slash", "correct it", SOURCE)
-        ]
+        return [Problem(where, path, "a plain path below /, without .., quotes or a final slash", "correct it", SOURCE)]
     return []
 
 
@@ -98,7 +96,9 @@ def _client(
     problems: list[Problem] = []
     if not CLIENT.match(host) or host == "*":
         problems.append(
-            Problem(f"{where}.host", host or None, "a host name, address or network; never everybody", "name it", SOURCE)
+            Problem(
+                f"{where}.host", host or None, "a host name, address or network; never everybody", "name it", SOURCE
+            )
         )
     more = [str(option) for option in (*shared, *own)]
     for option in more:

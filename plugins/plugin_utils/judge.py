@@ -65,12 +65,13 @@ CHECKS: Mapping[str, Check] = {
         Check("NFS301", "host_state answered", "run the playbook again with -vvv for this host", "docs: verify"),
         Check("NFS302", "host names differ", "set different host names (hostnamectl set-hostname)", "measured"),
         Check(
-            "NFS303", "mail store is a mount", "systemctl start the mount unit; look at: journalctl -b -u '*.mount'", NFS_PAGE
+            "NFS303",
+            "mail store is a mount",
+            "systemctl start the mount unit; look at: journalctl -b -u '*.mount'",
+            NFS_PAGE,
         ),
         Check("NFS304", "mount options in effect", "run site.yml; options need an unmount and a mount", "nfs(5)"),
-        Check(
-            "NFS305", "mount point guarded below the mount", "run site.yml: it guards the directory below", NFS_PAGE
-        ),
+        Check("NFS305", "mount point guarded below the mount", "run site.yml: it guards the directory below", NFS_PAGE),
         Check("NFS306", "clock against the NFS server", "look at: chronyc -n sources; chronyc tracking", WIKI),
         Check("NFS307", "clock against the store's file times", "look at the clock of the NFS server itself", WIKI),
         Check("NFS308", "time daemon in step", "look at: systemctl status chrony; chronyc -n sources", WIKI),
@@ -84,7 +85,12 @@ CHECKS: Mapping[str, Check] = {
         Check("NFS316", "lock of another machine is refused", "look at lockd and statd on both machines", WIKI),
         Check("NFS317", "lock is handed over", "look at lockd and statd on both machines", WIKI),
         Check("NFS318", "shard maps are identical", "run site.yml for all proxies", "docs: routing by shard"),
-        Check("NFS319", "nfs-server keeps NFSv3 locks", "run site.yml for the NFS server", "measured: locks lost on restart"),
+        Check(
+            "NFS319",
+            "nfs-server keeps NFSv3 locks",
+            "run site.yml for the NFS server",
+            "measured: locks lost on restart",
+        ),
     )
 }
 
@@ -160,7 +166,13 @@ def findings(profile: Mapping[str, Any] | Profile, observed: Mapping[str, Any] |
         host = str(observed.get("host") or "host")
         plan = {"kind": "backend", **(observed.get("plan") or {}), "profile": profile}
         found += [
-            {"id": row.id, "level": row.level, "message": f"{row.what}: {row.detail}", "fix": row.fix, "source": row.source}
+            {
+                "id": row.id,
+                "level": row.level,
+                "message": f"{row.what}: {row.detail}",
+                "fix": row.fix,
+                "source": row.source,
+            }
             for row in host_answers(host, plan, observed.get("state"))
             if row.level != "ok"
         ]
@@ -177,7 +189,10 @@ def as_report(answers: Sequence[Answer]) -> dict[str, Any]:
 def as_table(answers: Sequence[Answer]) -> list[str]:
     """The answers as lines for people; what is wrong is followed by its fix."""
     rows = [("id", "machine", "check", "result", "found")]
-    rows += [(row.id, row.host, row.what, row.level if row.level == "ok" else row.level.upper(), row.detail) for row in answers]
+    rows += [
+        (row.id, row.host, row.what, row.level if row.level == "ok" else row.level.upper(), row.detail)
+        for row in answers
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for row in rows:
@@ -322,7 +337,9 @@ def _exports(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answe
                 if option not in options and not option.startswith("sec=")
             ]
     planned = {(entry["path"], entry["client"]) for entry in plan["exports"]}
-    wrong += [f"{path} also exported to {client}" for path, client in table if path in paths and (path, client) not in planned]
+    wrong += [
+        f"{path} also exported to {client}" for path, client in table if path in paths and (path, client) not in planned
+    ]
     yield answer("NFS314", host, not wrong, "; ".join(wrong) or f"{len(planned)} clients")
 
 
@@ -348,6 +365,7 @@ _BY_KIND: Mapping[str, tuple[Callable[[str, Mapping[str, Any], State], Iterable[
     "backend": (_mounted, _guard, _clock, _lock_services, _dovecot, _ordering),
     "proxy": (_clock, _dovecot),
 }
+
 
 def _mount(plan: Mapping[str, Any], state: State) -> Mapping[str, Any] | None:
     at_store = [mount for mount in state.get("mounts") or () if mount["path"] == plan["store"]]

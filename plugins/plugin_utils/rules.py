@@ -330,9 +330,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _option("NFS117", "_netdev", "Mounted after the network is up, unmounted before it goes.", "systemd.mount(5)"),
     _option("NFS118", "nofail", "A dead NFS server must not stop the machine from booting.", "systemd.mount(5)"),
-    _option(
-        "NFS119", "x-systemd.mount-timeout=90", "A dead NFS server is given up at boot.", "systemd.mount(5)"
-    ),
+    _option("NFS119", "x-systemd.mount-timeout=90", "A dead NFS server is given up at boot.", "systemd.mount(5)"),
     # -- findings -----------------------------------------------------------------------------------------
     _finding(
         "NFS201",

@@ -82,7 +82,9 @@ def shard_map(backends: Iterable[Mapping[str, Any] | Backend]) -> dict[str, str]
     and adding one moves no more than its share.
     """
     usable = [backend for backend in parse_backends(backends) if _takes_users(backend)]
-    return {shard: max(usable, key=lambda backend: (_score(shard, backend), backend.name)).name for shard in SHARD_NAMES}
+    return {
+        shard: max(usable, key=lambda backend: (_score(shard, backend), backend.name)).name for shard in SHARD_NAMES
+    }
 
 
 def shard_lines(backends: Iterable[Mapping[str, Any] | Backend]) -> list[str]:
@@ -100,11 +102,16 @@ def override_lines(overrides: Mapping[str, str], backends: Iterable[Mapping[str,
             [Problem("nfsmail_overrides", overrides, "a mapping of user to backend", "write user: backend", SOURCE)]
         )
     problems = [
-        problem for user, name in sorted(overrides.items()) for problem in _override_problems(str(user), str(name), known)
+        problem
+        for user, name in sorted(overrides.items())
+        for problem in _override_problems(str(user), str(name), known)
     ]
     if problems:
         raise NfsmailError(problems)
-    return [f"{str(user).lower()}:::::::proxy=y nopassword=y host={known[str(name)].address}" for user, name in sorted(overrides.items())]
+    return [
+        f"{str(user).lower()}:::::::proxy=y nopassword=y host={known[str(name)].address}"
+        for user, name in sorted(overrides.items())
+    ]
 
 
 def _override_problems(user: str, name: str, known: Mapping[str, Backend]) -> list[Problem]:

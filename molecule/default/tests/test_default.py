@@ -13,8 +13,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
-from mailflow import Config, placement, run  # noqa: E402
-from mailflow.placement import parse_hosts, parse_shards  # noqa: E402
+from mailflow import Config, placement, run
+from mailflow.placement import parse_hosts, parse_shards
 
 SCENARIO = Path(__file__).parents[1]
 HOSTS = yaml.safe_load((SCENARIO / "inventory" / "hosts.yml").read_text(encoding="utf-8"))["all"]["children"]
@@ -46,7 +46,7 @@ def test_backend_files(name: str) -> None:
     host = machine(name)
     assert host.user("vmail").uid == 5000 and host.user("vmail").shell == "/usr/sbin/nologin"
     fstab = host.file("/etc/fstab").content_string
-    assert "deb12-proxy:/srv/mail /srv/mail nfs vers=3,proto=tcp,hard," in fstab
+    assert "deb12-proxy:/srv/mail /srv/nfs nfs vers=3,proto=tcp,hard," in fstab
     unit = host.check_output("systemctl cat dovecot.service")
     assert "RequiresMountsFor=/srv/mail" in unit and "AssertPathIsMountPoint=/srv/mail" in unit
     settings = "mmap_disable mail_fsync dotlock_use_excl mail_nfs_storage mail_nfs_index lock_method"
@@ -105,5 +105,7 @@ def test_mail_through_each_proxy_reaches_backends_of_all_releases(proxy: str) ->
 def test_backends_want_the_proxies_password_and_address(name: str) -> None:
     host = machine(name)
     for password, source in (("lab-password-1", "172.30.77.21"), ("lab-proxy-secret-0123456789", "172.30.77.99")):
-        found = host.run(f"doveadm auth test -x service=imap -x rip={source} -x real_rip={source} user02@example.com {password}")
+        found = host.run(
+            f"doveadm auth test -x service=imap -x rip={source} -x real_rip={source} user02@example.com {password}"
+        )
         assert found.rc != 0, found.stdout

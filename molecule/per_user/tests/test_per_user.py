@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
-from proofs import LAB, mail_through, on, playbook, report, variables, wait_until  # noqa: E402
+from proofs import LAB, mail_through, on, playbook, report, variables, wait_until
 
 SCENARIO = "per_user"
 BACKENDS = ("mail1", "mail2")
@@ -137,6 +137,6 @@ def _program(service: str) -> str:
 
 
 def _started() -> str:
-    since = on("nfs1", "date +%s -d \"$(systemctl show -p ActiveEnterTimestamp --value nfs-server)\"").strip()
+    since = on("nfs1", 'date +%s -d "$(systemctl show -p ActiveEnterTimestamp --value nfs-server)"').strip()
     assert since.isdigit(), since
     return since

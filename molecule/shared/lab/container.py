@@ -60,7 +60,14 @@ def provide(suite: str) -> str:
 
 
 def _label(suite: str) -> str:
-    look = ["docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', f"{REPOSITORY}:{suite}"]
+    look = [
+        "docker",
+        "image",
+        "inspect",
+        "--format",
+        f'{{{{index .Config.Labels "{LABEL}"}}}}',
+        f"{REPOSITORY}:{suite}",
+    ]
     return subprocess.run(look, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.strip()
 
 

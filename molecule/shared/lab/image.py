@@ -29,12 +29,23 @@ BASE_PACKAGES = [
 
 # Nothing that a scenario looks at, and seconds each under emulation.
 MASKED_UNITS = [
-    *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service"),
+    *(
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "dpkg-db-backup.timer",
+        "e2scrub_all.timer",
+        "e2scrub_reap.service",
+    ),
     *("fstrim.timer", "man-db.timer", "systemd-pstore.service", "serial-getty@ttyS0.service", "getty@tty1.service"),
     *("systemd-logind.service", "dev-hugepages.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"),
     *("modprobe@configfs.service", "modprobe@drm.service", "modprobe@efi_pstore.service", "modprobe@fuse.service"),
     *("sys-kernel-config.mount", "sys-fs-fuse-connections.mount", "keyboard-setup.service", "console-setup.service"),
-    *("modprobe@dm_mod.service", "modprobe@loop.service", "systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount"),
+    *(
+        "modprobe@dm_mod.service",
+        "modprobe@loop.service",
+        "systemd-binfmt.service",
+        "proc-sys-fs-binfmt_misc.automount",
+    ),
     *("systemd-network-generator.service", "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service"),
     *("ldconfig.service", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service"),
 ]
@@ -179,7 +190,9 @@ def _command(image: Image, target: Path) -> list[str]:
         # Without these systemd takes the first boot for an upgrade and rebuilds its databases.
         'touch "$1"/etc/.updated "$1"/var/.updated',
     ]
-    no_initramfs = 'mkdir -p "$1/etc/initramfs-tools"; echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf"'
+    no_initramfs = (
+        'mkdir -p "$1/etc/initramfs-tools"; echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf"'
+    )
     options = [f"--essential-hook={no_initramfs}", *(f"--customize-hook={hook}" for hook in hooks)]
     return mmdebstrap(image.suite, target, [*BASE_PACKAGES, *image.packages], *options)
 

@@ -170,7 +170,9 @@ def _boots(kernel: Path, accelerator: list[str]) -> bool:
         *("-kernel", str(kernel), "-append", "console=ttyS0 panic=-1", "-serial", "stdio"),
     ]
     try:
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_SECONDS)
+        result = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_SECONDS
+        )
     except subprocess.TimeoutExpired:
         return False
     return result.returncode == 0 and "Kernel panic" in result.stdout

@@ -72,7 +72,13 @@ def options() -> dict[str, str]:
 def write_config(ports: dict[str, int]) -> None:
     lines = []
     for name, port in ports.items():
-        lines += [f"Host {name}", "  HostName 127.0.0.1", f"  Port {port}", "  User root", f'  IdentityFile "{USER_KEY}"']
+        lines += [
+            f"Host {name}",
+            "  HostName 127.0.0.1",
+            f"  Port {port}",
+            "  User root",
+            f'  IdentityFile "{USER_KEY}"',
+        ]
         lines += [f'  {key} "{value}"' for key, value in options().items()]
     CONFIG.write_text("".join(f"{line}\n" for line in lines))
 
@@ -85,7 +91,11 @@ def check(name: str) -> bool:
     """Whether the machine answers; leaves a connection open for what follows."""
     # Output is discarded: the shared connection that goes to the background would hold a pipe open.
     result = subprocess.run(
-        command(name, "true"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=90
+        command(name, "true"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=90,
     )
     return result.returncode == 0
 

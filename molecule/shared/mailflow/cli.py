@@ -66,9 +66,7 @@ def parser() -> argparse.ArgumentParser:
     who = result.add_argument_group("who wrote")
     listing = who.add_mutually_exclusive_group()
     listing.add_argument("--maildir-listing", metavar="FILE", help="paths of the mail files, - for stdin")
-    listing.add_argument(
-        "--listing-command", metavar="COMMAND", help="prints those paths; run without a shell"
-    )
+    listing.add_argument("--listing-command", metavar="COMMAND", help="prints those paths; run without a shell")
     who.add_argument(
         "--backends-log",
         type=_pair,
@@ -99,9 +97,7 @@ def _from_command(command: str) -> list[str]:
     except (OSError, ValueError) as exc:
         raise MailflowError(f"listing command {command!r}: {exc}") from exc
     if done.returncode != 0:
-        raise MailflowError(
-            f"listing command {command!r} ended with {done.returncode}: {done.stderr.strip()}"
-        )
+        raise MailflowError(f"listing command {command!r} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout.splitlines()
 
 

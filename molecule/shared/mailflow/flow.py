@@ -264,8 +264,7 @@ class _Run:
     def _hosts_by_guid(self) -> dict[str, list[str]] | None:
         """Who wrote each message, as its Maildir name tells over IMAP; None if the server does not tell."""
         hosts = {
-            user.name: [writing_host(message.guid) for message in self._found(user)]
-            for user in self._users.values()
+            user.name: [writing_host(message.guid) for message in self._found(user)] for user in self._users.values()
         }
         return None if any(UNKNOWN_HOST in names for names in hosts.values()) else hosts
 
@@ -334,9 +333,7 @@ class _Run:
                 one += 1
             else:
                 told = ", ".join(f"{host} {count}" for host, count in sorted(shares.items())) or "none"
-                self._problem(
-                    f"{user.name}: of {len(sessions)} deliveries the logs of the backends show {told}"
-                )
+                self._problem(f"{user.name}: of {len(sessions)} deliveries the logs of the backends show {told}")
         total = len(self._users)
         self._report.add("users saved by one backend in the logs", f"{one} of {total}", one == total)
 

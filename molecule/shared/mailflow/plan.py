@@ -81,9 +81,7 @@ def spread(
     ]
 
 
-def _add_others(
-    names: list[str], everyone: list[str], places: Mapping[str, str], chance: random.Random
-) -> None:
+def _add_others(names: list[str], everyone: list[str], places: Mapping[str, str], chance: random.Random) -> None:
     others = [user for user in everyone if user not in names]
     elsewhere = [user for user in others if places.get(user) != places.get(names[0])]
     for pool in (elsewhere or others, others):

@@ -181,7 +181,6 @@ def find_samples(minimum: int = 40, folders: Sequence[Path] = ()) -> SampleSet:
     if len(found.samples) < minimum:
         looked = ", ".join(found.folders) or "no test suite of CPython found"
         raise MailflowError(
-            f"only {len(found.samples)} e-mail samples, {minimum} are needed "
-            f"(looked in: {looked}); {INSTALL_HINT}"
+            f"only {len(found.samples)} e-mail samples, {minimum} are needed (looked in: {looked}); {INSTALL_HINT}"
         )
     return SampleSet(tuple(found.samples), tuple(found.excluded), tuple(found.folders))

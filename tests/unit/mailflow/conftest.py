@@ -82,8 +82,7 @@ class FakeCluster:
     def config(self, samples: int = 12, **changes: object) -> Config:
         """A run against this cluster that prints nothing."""
         made = tuple(
-            Sample(f"msg_{n:02d}", f"Subject: {n}\r\n\r\n.body {n}\r\nlast\r\n".encode())
-            for n in range(samples)
+            Sample(f"msg_{n:02d}", f"Subject: {n}\r\n\r\n.body {n}\r\nlast\r\n".encode()) for n in range(samples)
         )
         given: dict[str, object] = {
             "lmtp": self.lmtp,

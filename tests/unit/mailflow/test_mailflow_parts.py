@@ -56,9 +56,7 @@ class TestSamples:
 
     def test_too_few(self, tmp_path: Path) -> None:
         self._fill(tmp_path, 39)
-        with pytest.raises(
-            MailflowError, match=r"only 39 e-mail samples, 40 are needed .*-testsuite, or name"
-        ):
+        with pytest.raises(MailflowError, match=r"only 39 e-mail samples, 40 are needed .*-testsuite, or name"):
             find_samples(40, [tmp_path])
         with pytest.raises(MailflowError, match="no such folder"):
             find_samples(40, [tmp_path / "nowhere"])
@@ -83,9 +81,7 @@ class TestSamples:
         found = reason_to_exclude(data)
         assert found is None if reason is None else (found or "").startswith(reason)
 
-    @pytest.mark.parametrize(
-        "data", [b"From x Mon\nSubject: a\n\n", b"." * 5000, "ä".encode(), b"no header\n"]
-    )
+    @pytest.mark.parametrize("data", [b"From x Mon\nSubject: a\n\n", b"." * 5000, "ä".encode(), b"no header\n"])
     def test_what_dovecot_keeps_is_no_reason(self, data: bytes) -> None:
         assert reason_to_exclude(data) is None
 
@@ -236,9 +232,7 @@ class TestPlacement:
 
     def test_shard_as_dovecot_2_3_computes_it(self) -> None:
         # "doveadm auth lookup" with username_format=%2.256LNu, Dovecot 2.3.19.1
-        assert {
-            user: shard_of(user) for user in ("alice", "bob", "carol", "dave", "DAVE", "u05@a.example")
-        } == {
+        assert {user: shard_of(user) for user in ("alice", "bob", "carol", "dave", "DAVE", "u05@a.example")} == {
             "alice": "f5",
             "bob": "ca",
             "carol": "3d",

@@ -184,17 +184,13 @@ def test_8bit_mail_is_announced_and_plain_mail_is_not(cluster: Any) -> None:
 
 def test_each_recipient_gets_its_own_reply(cluster: Any) -> None:
     with LmtpClient(*_address(cluster), timeout=5.0) as client:
-        replies = client.deliver(
-            "a@b.c", ["user00@example.org", "nobody@x.y", "user01@example.org"], b"x\r\n"
-        )
+        replies = client.deliver("a@b.c", ["user00@example.org", "nobody@x.y", "user01@example.org"], b"x\r\n")
     assert [reply.code for reply in replies.values()] == [250, 550, 250]
     assert [reply.session for reply in replies.values()] == ["sess1", "", "sess2"]
 
 
 def _files(cluster: Any, folder: Path) -> list[str]:
-    folder.joinpath("users").write_text(
-        "".join(f"{u}:{{PLAIN}}{p}::::::\n" for u, p in cluster.users.items())
-    )
+    folder.joinpath("users").write_text("".join(f"{u}:{{PLAIN}}{p}::::::\n" for u, p in cluster.users.items()))
     shards = {f"{n:02x}": "10.77.0.11" for n in range(256)}
     shards |= {shard_of(user): f"10.77.0.1{host[-1]}" for user, host in cluster.places.items()}
     line = "{}:::::::proxy=y nopassword=y host={}\n"
@@ -244,17 +240,13 @@ def test_the_listing_command_runs_after_the_delivery(
 
     cluster.on_save = record
     assert main([*arguments, "--listing-command", show]) == 0, capsys.readouterr().out
-    assert re.search(
-        r"^ok +files in the Maildir listing +(6\d) of \1$", capsys.readouterr().out, re.MULTILINE
-    )
+    assert re.search(r"^ok +files in the Maildir listing +(6\d) of \1$", capsys.readouterr().out, re.MULTILINE)
     assert main([*arguments, "--listing-command", f"{sys.executable} -c 'raise SystemExit(3)'"]) == 1
     assert "ended with 3" in capsys.readouterr().err
     assert json.loads((tmp_path / "out.json").read_text())["ok"] is False
 
 
-def test_an_unreachable_server_is_named(
-    cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unreachable_server_is_named(cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _enough_users(cluster)
     arguments = _files(cluster, tmp_path)
     arguments[arguments.index("--imap") + 1] = "127.0.0.1:1"

@@ -116,8 +116,11 @@ def test_real_mounts_with_other_options_are_told_apart() -> None:
         else:
             assert wrong, asked
         back = _mounts.differences(asked.split(","), plain[version])
-        assert bool(back) == (bool(wrong) or option in ("timeo=100", "nconnect=2", "write=eager", "mountproto=tcp,proto=tcp")
-                              and not (option.startswith("mountproto") and version == "vers=4.2")), asked
+        assert bool(back) == (
+            bool(wrong)
+            or option in ("timeo=100", "nconnect=2", "write=eager", "mountproto=tcp,proto=tcp")
+            and not (option.startswith("mountproto") and version == "vers=4.2")
+        ), asked
 
 
 @pytest.mark.parametrize(
@@ -225,7 +228,9 @@ def test_fstab_line_is_added_after_a_last_line_without_an_end() -> None:
 
 
 def test_fstab_line_is_removed() -> None:
-    assert _mounts.fstab_with(FSTAB, "/srv/mail", None) == FSTAB.replace("nfs0:/srv/mail\t/srv/mail/\tnfs\tsoft  0 0\n", "")
+    assert _mounts.fstab_with(FSTAB, "/srv/mail", None) == FSTAB.replace(
+        "nfs0:/srv/mail\t/srv/mail/\tnfs\tsoft  0 0\n", ""
+    )
     assert _mounts.fstab_with(FSTAB, "/nowhere", None) == FSTAB
 
 
@@ -256,6 +261,10 @@ def test_fstab_has_one_line_for_the_mount_and_all_others(lines: list[str]) -> No
     assert _mounts.fstab_with(new, "/srv/mail", LINE) == new
 
 
-@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\0")))
+@given(
+    st.text(
+        alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\0")
+    )
+)
 def test_escape_can_be_undone(name: str) -> None:
     assert _mounts.unescape(_mounts.escape(name)) == name
