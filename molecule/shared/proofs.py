@@ -38,7 +38,15 @@ def playbook(
         str(ROOT / "playbooks" / f"{name}.yml"),
         *arguments,
     ]
-    env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
+    env = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_FORCE_COLOR": "0",
+        # One Python per machine instead of one per task: three times as fast under emulation.
+        "ANSIBLE_STRATEGY": "mitogen_linear",
+        "ANSIBLE_STRATEGY_PLUGINS": str(ROOT / ".ansible" / "strategy"),
+        "ANSIBLE_DEPRECATION_WARNINGS": "False",
+    }
     if show:
         return subprocess.run(command, cwd=ROOT, env=env, text=True, check=False)
     done = subprocess.run(

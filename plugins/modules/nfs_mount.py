@@ -32,7 +32,8 @@ options:
     type: str
   options:
     description:
-      - Mount options, one to an element. What is not named counts as wanted at its default.
+      - Mount options, one to an element. What is not named counts as wanted at its default, except for what client and
+        server agree on by themselves (version, sizes, timeouts, security flavour).
       - C(_netdev), C(nofail), C(bg), C(retry=) and C(x-systemd.*) go to C(fstab) only; the kernel never shows them.
     type: list
     elements: str

@@ -19,7 +19,7 @@ from .profile import Profile, parse_profile, series_of
 
 SOURCE = "Dovecot documentation"
 PROTOCOLS = ("imap", "pop3", "lmtp")
-SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{16,}$")
+SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{16,}\Z")
 DRIVERS_WITH_INDEX = ("maildir", "mbox", "sdbox", "mdbox")
 # The part of the mailbox location below the user's home.
 MAIL_DIR = {"maildir": "Maildir", "mbox": "mail", "sdbox": "sdbox", "mdbox": "mdbox"}
@@ -104,7 +104,7 @@ def passwd_lines(users: Any) -> list[str]:
             )
         elif name.lower() in lines:
             problems.append(Problem(f"{where}.name", name, "a user is listed once", "remove the double", SOURCE))
-        if not re.match(r"\{[A-Z0-9._-]+\}[^:\s]+$", password):
+        if not re.match(r"\{[A-Z0-9._-]+\}[^:\s]+\Z", password):
             problems.append(
                 Problem(
                     f"{where}.password",

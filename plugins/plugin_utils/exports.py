@@ -13,8 +13,8 @@ from typing import Any
 from .errors import NfsmailError, Problem
 
 SOURCE = "exports(5)"
-CLIENT = re.compile(r"[A-Za-z0-9@*?.:/_\[\]-]+$")
-OPTION = re.compile(r"[a-z_0-9]+(=[A-Za-z0-9_.:/-]+)?$")
+CLIENT = re.compile(r"[A-Za-z0-9@*?.:/_\[\]-]+\Z")
+OPTION = re.compile(r"[a-z_0-9]+(=[A-Za-z0-9_.:/-]+)?\Z")
 # Why each: sync, or a power cut loses accepted mail; root of a client acts as the mail user;
 # no_subtree_check, or a renamed open file (Maildir, indexes) goes stale.
 BASE_OPTIONS = ("rw", "sync", "root_squash", "no_subtree_check", "sec=sys")

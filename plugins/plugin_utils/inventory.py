@@ -261,7 +261,7 @@ def _users(variables: Mapping[str, Any]) -> Iterator[Problem]:
         passwd_lines(users or [])
     except NfsmailError as error:
         yield from error.problems
-    if not re.match(r"/[^\s]+$", path):
+    if not re.match(r"/[^\s]+\Z", path):
         yield Problem("nfsmail_users_file", path or None, "an absolute path without blanks", "correct it", DESIGN)
 
 

@@ -83,7 +83,7 @@ def version_key(version: str) -> tuple[int, ...]:
 
 def series_of(version: str) -> str:
     """The dialect of a release, ``2.3`` or ``2.4``; any other is an error."""
-    match = re.match(r"(\d+\.\d+)(?:\.\d+)*(?:[-+~. (].*)?$", version.strip())
+    match = re.match(r"(\d+\.\d+)(?:\.\d+)*(?:[-+~. (].*)?\Z", version.strip())
     if not match or match.group(1) not in KNOWN_SERIES:
         raise NfsmailError(
             [

@@ -14,8 +14,8 @@ from .errors import NfsmailError, Problem
 
 SOURCE = "chrony.conf(5); ntp.conf(5)"
 DAEMONS = ("chrony", "ntpsec")
-ALLOW = re.compile(r"[A-Za-z0-9.:/-]+$")
-SOURCE_LINE = re.compile(r"(?:(?:server|pool|peer) )?[A-Za-z0-9.:_-]+(?: [a-z0-9]+)*$")
+ALLOW = re.compile(r"[A-Za-z0-9.:/-]+\Z")
+SOURCE_LINE = re.compile(r"(?:(?:server|pool|peer) )?[A-Za-z0-9.:_-]+(?: [a-z0-9]+)*\Z")
 
 
 def time_conf(plan: Mapping[str, Any]) -> str:

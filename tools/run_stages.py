@@ -1,0 +1,202 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the stages of the tests in two lanes, one for the lab, one for the rest, and says where the time went."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = ROOT / ".venv" / "bin"
+LOGS = ROOT / ".work" / "logs"
+COLLECTIONS = ROOT / ".ansible" / "collections"
+HEARTBEAT = 60.0  # seconds between two signs of life
+LAST_LINES = 80
+START = time.monotonic()
+SAY = threading.Lock()
+
+Command = tuple[str, ...]
+MYPY = ("mypy", "--config-file", str(ROOT / "pyproject.toml"))
+# The oldest ansible-core that the collection promises to work with; its newest Python is 3.12.
+OLDEST_CORE = "ansible-core==2.17.14"
+
+
+@dataclass
+class Stage:
+    """Commands that run one after the other; the first that fails ends the stage."""
+
+    name: str
+    commands: list[Command]
+    folder: Path = ROOT
+    env: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    passed: bool | None = None
+
+
+def lanes() -> list[list[Stage]]:
+    """What can run at the same time: two cores, and the lab's machines are mostly waiting for one another."""
+    scenarios = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
+    kept = {"NFSMAIL_LAB_KEEP": "1"}
+    on_lab = [scenario(name, **kept) for name in sorted(scenarios - {"default"}, reverse=True)]
+    lab_up = Stage("lab", [("tools/lab", "up")])
+    return [
+        [lab_up, *on_lab],
+        [unit(), lint(), package(), oldest_core(), *(scenario(name) for name in sorted(scenarios & {"default"}))],
+    ]
+
+
+def unit() -> Stage:
+    """Seconds, no machine."""
+    return Stage("unit", [("pytest", "-q", "--durations=5", "tests/unit")], env={"PYTHONPATH": str(COLLECTIONS)})
+
+
+def lint() -> Stage:
+    """Linters, formatter, types, documentation."""
+    inside = "ansible_collections.nfsmail.cluster.plugins"
+    return Stage(
+        "lint",
+        [
+            ("ruff", "check", "."),
+            ("ruff", "format", "--check", "."),
+            ("yamllint", "--strict", "."),
+            (*MYPY, "tools/run_stages.py", "molecule/shared/proofs.py", "molecule/shared/demo.py", "-p", "lab", "-p", "mailflow"),
+            ("env", "-C", str(COLLECTIONS), str(BIN / "mypy"), *MYPY[1:], "-p", f"{inside}.plugin_utils", "-p", f"{inside}.module_utils"),
+            ("ansible-lint", "--offline", "--profile", "production"),
+            ("antsibull-docs", "lint-collection-docs", "--plugin-docs", "."),
+            ("antsibull-changelog", "lint"),
+        ],
+        env={"MYPYPATH": str(ROOT / "molecule" / "shared")},
+    )
+
+
+def package() -> Stage:
+    """The built collection, installed where no checkout is in sight."""
+    place = ROOT / ".work" / "package"
+    playbook = ("ansible-playbook", "-i", str(ROOT / "docs" / "examples" / "per_user"), "nfsmail.cluster.validate")
+    return Stage(
+        "package",
+        [
+            ("rm", "-rf", str(place)),
+            ("mkdir", "-p", str(place)),
+            ("ansible-galaxy", "collection", "build", "--output-path", str(place)),
+            ("sh", "-c", f"ansible-galaxy collection install --no-deps -p {place} {place}/*.tar.gz"),
+            ("env", "-C", str(place), *playbook),
+        ],
+        env={"ANSIBLE_CONFIG": "/dev/null", "ANSIBLE_COLLECTIONS_PATH": str(place)},
+    )
+
+
+def oldest_core() -> Stage:
+    """The filters and playbooks under the oldest ansible-core, on a Python that it runs on."""
+    place = ROOT / ".work" / "core"
+    # A full path: another environment's playbooks must not find this one's ansible first.
+    tests = (str(place / "bin" / "python"), "-m", "pytest", "-q", "tests/unit/playbooks")
+    return Stage(
+        "oldest-core",
+        [
+            ("uv", "venv", "--quiet", "--allow-existing", "--python", str(BIN / "python"), str(place)),
+            ("uv", "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), OLDEST_CORE, "pytest"),
+            ("env", f"PATH={place / 'bin'}:{os.environ['PATH']}", *tests),
+        ],
+    )
+
+
+def scenario(name: str, **env: str) -> Stage:
+    """One Molecule scenario, from create to destroy."""
+    return Stage(f"molecule-{name}", [("molecule", "test", "-s", name)], env={"MOLECULE_GLOB": "molecule/*/molecule.yml", **env})
+
+
+def run(stage: Stage) -> None:
+    """Run a stage with its output in a file, and a sign of life each minute; show the end of it when it fails."""
+    log = LOGS / f"{stage.name}.log"
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "NO_COLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **stage.env}
+    start = time.monotonic()
+    say(f"{stage.name}: started, output in {log.relative_to(ROOT)}")
+    with log.open("w", encoding="utf-8") as out:
+        for command in stage.commands:
+            out.write(f"$ {' '.join(command)}\n")
+            out.flush()
+            process = subprocess.Popen(
+                command, cwd=stage.folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            )
+            while not ended(process):
+                say(f"{stage.name}: {time.monotonic() - start:.0f} s, {last_line(log)}")
+            stage.passed = process.returncode == 0
+            if not stage.passed:
+                break
+    stage.seconds = time.monotonic() - start
+    say(f"{stage.name}: {'passed' if stage.passed else 'FAILED'} after {stage.seconds:.0f} s")
+    if not stage.passed:
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        say("\n".join([f"---- the end of {log.relative_to(ROOT)}", *tail, "----"]))
+
+
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process ended within a heartbeat."""
+    try:
+        process.wait(HEARTBEAT)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def last_line(log: Path) -> str:
+    """The last line with anything in it."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1][:110] if lines else ""
+
+
+def say(text: str) -> None:
+    """One line, whoever speaks."""
+    with SAY:
+        print(f"[test {time.monotonic() - START:5.0f} s] {text}", flush=True)
+
+
+def main(names: list[str]) -> int:
+    """Run all stages, or the named ones; print the table; return the exit code."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    known = {stage.name: stage for lane in lanes() for stage in lane}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"unknown stage {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
+        return 2
+    chosen = [[stage for stage in lane if not names or stage.name in names] for lane in lanes()]
+    threads = [threading.Thread(target=lambda lane=lane: [run(stage) for stage in lane]) for lane in chosen]  # type: ignore[misc]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        if not names:
+            clean_up()
+    return summary([stage for lane in chosen for stage in lane])
+
+
+def clean_up() -> None:
+    """Leave nothing running: what a whole run started, it stops."""
+    for command in (["tools/lab", "down"], ["tools/dockerd", "stop"]):
+        if shutil.which(command[0], path=str(ROOT)) or (ROOT / command[0]).exists():
+            subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False)
+
+
+def summary(stages: list[Stage]) -> int:
+    """Where the time went, and the verdict."""
+    print(f"\n{'stage'.ljust(20)}  result  seconds")
+    for stage in stages:
+        print(f"{stage.name.ljust(20)}  {'ok' if stage.passed else 'FAILED':6}  {stage.seconds:7.0f}")
+    failed = sum(not stage.passed for stage in stages)
+    print(f"{'all'.ljust(20)}  {'ok' if not failed else 'FAILED':6}  {time.monotonic() - START:7.0f}\n")
+    print(f"{len(stages) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
