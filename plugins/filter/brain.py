@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleFilterError
+from ansible.errors import AnsibleFilterError  # type: ignore[import-untyped]
 
 from ..plugin_utils import dovecot_conf, inventory, judge, locks, matrix, shards, timeplan
 from ..plugin_utils import exports as exports_
@@ -71,7 +71,7 @@ def lock_conf(ports: Mapping[str, Any]) -> str:
 def server_conf(nfsd: Mapping[str, Any], versions: Sequence[str], mountd_port: Any) -> str:
     """The server's switches as text of an nfs.conf drop-in."""
     sections: dict[str, dict[str, Any]] = {"nfsd": {**nfsd, **locks.nfsd_versions(versions)}}
-    sections.update(locks.port_sections({"mountd": mountd_port}))  # type: ignore[arg-type]
+    sections.update(locks.port_sections({"mountd": mountd_port}))
     return locks.nfs_conf(sections)
 
 

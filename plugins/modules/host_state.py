@@ -442,6 +442,8 @@ def gather(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         "rpc_server": None,
         "clock": {"ntp": None, "store": None, "daemon": None},
     }
+    if store and check_mode:
+        state["clock"]["store"] = {"error": "left out in check mode"}
     for name, answer in answers.items():
         value = answer
         if isinstance(answer, _system.Hung):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .dialect import Entry, entries, to_doveconf
 from .errors import NfsmailError, Problem
 from .matrix import explain
-from .profile import Profile, parse_profile, series_of
+from .profile import Profile, as_list, parse_profile, series_of
+from .rules import DEFAULTS
+from .shards import lowered
 
 SOURCE = "Dovecot documentation"
 PROTOCOLS = ("imap", "pop3", "lmtp")
@@ -98,11 +100,11 @@ def passwd_lines(users: Any) -> list[str]:
         where = f"nfsmail_users[{number}]"
         name = str(user.get("name") or "") if isinstance(user, Mapping) else ""
         password = str(user.get("password") or "") if isinstance(user, Mapping) else ""
-        if not name or re.search(r"[:\s]", name):
+        if not name or re.search(r"^#|[:\s]", name):
             problems.append(
                 Problem(f"{where}.name", name or None, "a name without colons and blanks", "correct it", SOURCE)
             )
-        elif name.lower() in lines:
+        elif lowered(name) in lines:
             problems.append(Problem(f"{where}.name", name, "a user is listed once", "remove the double", SOURCE))
         if not re.match(r"\{[A-Z0-9._-]+\}[^:\s]+\Z", password):
             problems.append(
@@ -114,7 +116,7 @@ def passwd_lines(users: Any) -> list[str]:
                     SOURCE,
                 )
             )
-        lines[name.lower()] = f"{name.lower()}:{password}::::::"
+        lines[lowered(name)] = f"{lowered(name)}:{password}::::::"
     if problems:
         raise NfsmailError(problems)
     return [lines[name] for name in sorted(lines)]
@@ -122,8 +124,8 @@ def passwd_lines(users: Any) -> list[str]:
 
 def _head(plan: Mapping[str, Any]) -> list[Entry]:
     return [
-        Entry("protocols", " ".join(plan["protocols"]), "What this machine serves."),
-        Entry("listen", ", ".join(plan["listen"]), "The addresses it listens on."),
+        Entry("protocols", " ".join(as_list(plan["protocols"])), "What this machine serves."),
+        Entry("listen", ", ".join(as_list(plan["listen"])), "The addresses it listens on."),
         Entry("auth_mechanisms", "plain login", "What mail clients speak inside TLS."),
     ]
 
@@ -188,7 +190,7 @@ def _static_userdb(series: str, anyone: bool) -> Entry:
 
 
 def _backend_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
-    proxies = [str(address) for address in plan["proxies"]]
+    proxies = as_list(plan["proxies"])
     if not proxies:
         return [_users_passdb(str(plan["users_file"]), series), _static_userdb(series, anyone=False)]
     secret = ssha512(_secret("nfsmail_proxy_password", plan["proxy_password"]), "backend")
@@ -296,19 +298,28 @@ def _secret(variable: str, given: Any) -> str:
     )
 
 
+def _settings_in(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting with its sections in front: one in ``protocol imap`` is in effect too."""
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _settings_in(value, f"{path}{name}/")
+        else:
+            yield f"{path}{name}", value
+
+
 def _with_extra(variable: str, tree: list[Entry], plan: Mapping[str, Any]) -> list[Entry]:
     extra = plan.get("extra_settings") or {}
     ours = {entry.name for entry in tree if not isinstance(entry.value, tuple)}
     problems = [
         Problem(
             f"{variable}.{name}",
-            extra[name],
+            value,
             "the matrix and the role's own variables decide this setting",
             "remove it, or change the variable or profile key it follows from",
             "docs: settings matrix",
         )
-        for name in extra
-        if name in ours
+        for name, value in _settings_in(extra)
+        if name in ours or name.rpartition("/")[2] in DEFAULTS
     ]
     if problems:
         raise NfsmailError(problems)

@@ -14,6 +14,8 @@ from .errors import NfsmailError, Problem
 
 SOURCE = "exports(5)"
 CLIENT = re.compile(r"[A-Za-z0-9@*?.:/_\[\]-]+\Z")
+# "*.example.com" and "10.*" name somebody; "*", "?*", "*.*" and networks of no bits name everybody.
+EVERYBODY = re.compile(r"[@*?.:]*\Z|.*/(0+|0\.0\.0\.0)\Z")
 OPTION = re.compile(r"[a-z_0-9]+(=[A-Za-z0-9_.:/-]+)?\Z")
 # Why each: sync, or a power cut loses accepted mail; root of a client acts as the mail user;
 # no_subtree_check, or a renamed open file (Maildir, indexes) goes stale.
@@ -23,6 +25,8 @@ REFUSED = {
     "no_root_squash": "root of any client could read and change every mail",
     "subtree_check": "a renamed open file goes stale, as Maildir and index updates rename files",
     "insecure_locks": "any program could hold locks on mail",
+    "no_auth_nlm": "any program could hold locks on mail",
+    "anonuid=0": "root of any client would be root here: it could read and change every mail",
 }
 
 
@@ -89,18 +93,23 @@ def path_problems(where: str, path: str) -> list[Problem]:
 
 
 def _client(
-    where: str, path: str, client: Any, shared: Sequence[str], uid: int, gid: int
+    where: str, path: str, client: Any, shared: Any, uid: int, gid: int
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
     own = client.get("options") or () if isinstance(client, Mapping) else ()
-    host = str(client.get("host") or "") if isinstance(client, Mapping) else str(client)
+    host = str((client.get("host") if isinstance(client, Mapping) else client) or "")
     problems: list[Problem] = []
-    if not CLIENT.match(host) or host == "*":
+    if not CLIENT.match(host) or EVERYBODY.match(host):
         problems.append(
             Problem(
                 f"{where}.host", host or None, "a host name, address or network; never everybody", "name it", SOURCE
             )
         )
-    more = [str(option) for option in (*shared, *own)]
+    more: list[str] = []
+    for given in (shared, own):
+        if isinstance(given, (list, tuple)):
+            more += [str(option) for option in given]
+        else:
+            problems.append(Problem(f"{where}[{host}].options", given, "a list of options", "write a list", SOURCE))
     for option in more:
         if option in REFUSED:
             problems.append(Problem(f"{where}[{host}]", option, REFUSED[option], "remove the option", SOURCE))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -121,7 +122,7 @@ def inside(path: str, root: str) -> bool:
 def _close(name: str, documented: set[str]) -> bool:
     # Another collection may own names such as dovecot_something: only a near miss is ours.
     guess = nearest(name, documented)
-    return len(guess) > 3 and abs(len(guess) - len(name)) <= 2 and sum(a != b for a, b in zip(guess, name)) <= 4
+    return difflib.SequenceMatcher(None, guess, name).ratio() >= 0.9
 
 
 def _prefixed(problem: Problem) -> Problem:
@@ -239,16 +240,18 @@ def _paths(variables: Mapping[str, Any], profile: Profile | None) -> Iterator[Pr
 
 
 def _secrets(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem]:
-    if profile.topology != "per_user":
-        return
-    for variable, needed in (("nfsmail_proxy_password", True), ("nfsmail_doveadm_password", False)):
+    # A backend of topology single has no use for the proxies' password, but any may have doveadm's.
+    for variable, needed in (
+        ("nfsmail_proxy_password", profile.topology == "per_user"),
+        ("nfsmail_doveadm_password", False),
+    ):
         secret = str(variables.get(variable) or "")
         if (needed or secret) and not SECRET.match(secret):
             yield Problem(
                 variable,
                 "(hidden)" if secret else None,
                 "the password that proxies log in with: at least 16 of A-Z a-z 0-9 . _ ~ + / = -"
-                if needed
+                if variable == "nfsmail_proxy_password"
                 else "the password of doveadm between machines: at least 16 of A-Z a-z 0-9 . _ ~ + / = -",
                 "make one with: openssl rand -base64 33, and keep it in Ansible Vault",
                 "docs: security",

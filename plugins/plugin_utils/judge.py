@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..module_utils._exports import describe
+from ..module_utils._exports import judge as judge_exports
 from ..module_utils._mounts import differences
 from .dialect import flat, from_doveconf
 from .errors import NfsmailError
 from .inventory import hostname_problems
 from .matrix import plan_findings, settings
-from .profile import Profile, parse_profile
+from .profile import Profile, as_mapping, parse_profile
 from .rules import DEFAULTS
 
 MAX_OFFSET = 1.0  # seconds; the seed's "more than one second apart"
@@ -47,14 +49,18 @@ class Answer:
     source: str
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 class Live:
     """What one machine said in one of its roles: its plan, its live state, and what it was told about a lock."""
 
     def __init__(self, host: str, kind: str, fact: Mapping[str, Any]) -> None:
         self.host, self.kind = host, kind
-        self.plan: Mapping[str, Any] = fact.get("plan") or {}
-        self.state: State = fact.get("state") or {}
-        self.lock: Mapping[str, Any] = fact.get("lock") or {}
+        self.plan = _mapping(fact.get("plan"))
+        self.state: State = _mapping(fact.get("state"))
+        self.lock = _mapping(fact.get("lock"))
 
 
 NFS_PAGE = "Dovecot documentation, NFS page"
@@ -114,7 +120,7 @@ def host_answers(host: str, plan: Mapping[str, Any], state: State | None) -> lis
     for check in _BY_KIND[str(plan["kind"])]:
         try:
             found += check(host, plan, state)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             found.append(answer("NFS301", host, False, f"{check.__name__.strip('_')}: unreadable answer ({error!r})"))
     return found
 
@@ -137,7 +143,7 @@ def _names(read: Sequence[Live]) -> Iterator[Answer]:
 def _shared_files(read: Sequence[Live]) -> Iterator[Answer]:
     for path in sorted({path for live in read for path in live.plan.get("files") or ()}):
         sums = {
-            live.host: str((live.state.get("files") or {}).get(path))
+            live.host: str(_mapping(live.state.get("files")).get(path))
             for live in read
             if path in (live.plan.get("files") or ())
         }
@@ -149,7 +155,7 @@ def _shared_files(read: Sequence[Live]) -> Iterator[Answer]:
 def _lock(host: str, lock: Mapping[str, Any]) -> Iterator[Answer]:
     """What a backend was told while another held the lock (``tried``), and after it let go (``waited``)."""
     holder = lock.get("holder")
-    tried, waited = lock.get("tried") or {}, lock.get("waited") or {}
+    tried, waited = _mapping(lock.get("tried")), _mapping(lock.get("waited"))
     refused = tried.get("granted") is False and tried.get("errno") in LOCK_REFUSALS
     told = "granted: two machines hold one lock" if tried.get("granted") else str(tried.get("errno") or "no answer")
     yield answer("NFS316", host, refused, f"{holder} holds it: {told}")
@@ -164,7 +170,7 @@ def findings(profile: Mapping[str, Any] | Profile, observed: Mapping[str, Any] |
     found = plan_findings(profile)
     if observed:
         host = str(observed.get("host") or "host")
-        plan = {"kind": "backend", **(observed.get("plan") or {}), "profile": profile}
+        plan = {"kind": "backend", **(observed.get("plan") or {}), "profile": as_mapping(parse_profile(profile))}
         found += [
             {
                 "id": row.id,
@@ -323,24 +329,8 @@ def _exports(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answe
     if not isinstance(live, (list, tuple)):
         yield answer("NFS314", host, False, str((live or {}).get("error") or "exportfs did not answer"))
         return
-    table = {(row["path"], row["client"]): list(row["options"]) for row in live}
-    wrong: list[str] = []
-    paths = {entry["path"] for entry in plan["exports"]}
-    for entry in plan["exports"]:
-        options = table.get((entry["path"], entry["client"]))
-        if options is None:
-            wrong.append(f"{entry['path']} not exported to {entry['client']}")
-        else:
-            wrong += [
-                f"{entry['client']}: {option} not in effect"
-                for option in entry["options"]
-                if option not in options and not option.startswith("sec=")
-            ]
-    planned = {(entry["path"], entry["client"]) for entry in plan["exports"]}
-    wrong += [
-        f"{path} also exported to {client}" for path, client in table if path in paths and (path, client) not in planned
-    ]
-    yield answer("NFS314", host, not wrong, "; ".join(wrong) or f"{len(planned)} clients")
+    wrong = [describe(mismatch) for mismatch in judge_exports(plan["exports"], live)]
+    yield answer("NFS314", host, not wrong, "; ".join(wrong) or f"{len(plan['exports'])} clients")
 
 
 def _nfsd(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import NfsmailError, Problem
+from .profile import as_list
 
 SOURCE = "nfs.conf(5); measured: a port in the ephemeral range can be taken by a client socket"
 EPHEMERAL_FIRST = 32768
@@ -73,7 +74,7 @@ def port_sections(ports: Mapping[str, Any], names: tuple[str, ...] = tuple(PORTS
 
 def nfsd_versions(wanted: Iterable[Any]) -> dict[str, bool]:
     """The version switches of nfs.conf: on for what the cluster uses, off for the rest."""
-    versions = [str(version) for version in wanted]
+    versions = as_list(wanted)
     unknown = [version for version in versions if version not in SERVER_VERSIONS]
     if unknown or not versions:
         raise NfsmailError(

@@ -31,10 +31,10 @@ def applies(rule: Rule, profile: Profile) -> bool:
 
 def in_range(version: str, versions: str) -> bool:
     """``2.4.1`` is in ``>=2.4,<2.4.5``; an empty range holds every release."""
-    have = version_key(version)
+    have = _padded(version)
     for part in filter(None, versions.split(",")):
         sign = part[:2] if part[:2] in _COMPARE else part[:1]
-        if not _COMPARE[sign](have, version_key(part[len(sign) :])):
+        if not _COMPARE[sign](have, _padded(part[len(sign) :])):
             return False
     return True
 
@@ -76,6 +76,11 @@ def plan_findings(profile: Mapping[str, Any] | Profile) -> list[dict[str, str]]:
 def _matching(profile: Mapping[str, Any] | Profile, effect: str) -> Iterator[Rule]:
     parsed = parse_profile(profile)
     return (rule for rule in RULES if rule.effect == effect and applies(rule, parsed))
+
+
+def _padded(version: str) -> tuple[int, ...]:
+    # 2.4 is 2.4.0
+    return (*version_key(version), 0, 0, 0)[:3]
 
 
 def _shown(value: object) -> str:

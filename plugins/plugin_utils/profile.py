@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -128,6 +128,14 @@ def parse_profile(data: Mapping[str, Any] | Profile) -> Profile:
         raise NfsmailError(problems)
     values.setdefault("cache_flush", values.get("topology", "single") == "random")
     return Profile(**values)
+
+
+def as_list(value: Any) -> list[str]:
+    """A list of texts; one text stands for a list, as Ansible's role specs let it (``a,b`` for two)."""
+    if value is None:
+        return []
+    items = value if isinstance(value, Iterable) and not isinstance(value, str) else str(value).split(",")
+    return [text for text in (str(item).strip() for item in items) if text]
 
 
 def as_mapping(profile: Profile) -> dict[str, str | bool]:

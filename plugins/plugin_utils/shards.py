@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,9 +39,13 @@ def shard_of(user: str) -> str:
     """
     if not isinstance(user, str):
         raise NfsmailError([Problem("user", user, "a user name is text", "quote it", SOURCE)])
-    lowered = "".join(char.lower() if "A" <= char <= "Z" else char for char in user)
-    digest = hashlib.md5(lowered.encode("utf-8", "surrogateescape"), usedforsecurity=False).digest()
+    digest = hashlib.md5(lowered(user).encode("utf-8", "surrogateescape"), usedforsecurity=False).digest()
     return f"{digest[7]:02x}"
+
+
+def lowered(user: str) -> str:
+    """The user name as Dovecot's ``%Lu`` and ``lower`` give it: ASCII letters only."""
+    return "".join(char.lower() if "A" <= char <= "Z" else char for char in user)
 
 
 def parse_backends(backends: Iterable[Mapping[str, Any] | Backend]) -> tuple[Backend, ...]:
@@ -101,22 +106,30 @@ def override_lines(overrides: Mapping[str, str], backends: Iterable[Mapping[str,
         raise NfsmailError(
             [Problem("nfsmail_overrides", overrides, "a mapping of user to backend", "write user: backend", SOURCE)]
         )
-    problems = [
-        problem
-        for user, name in sorted(overrides.items())
-        for problem in _override_problems(str(user), str(name), known)
-    ]
+    pinned = sorted((str(user), str(name)) for user, name in overrides.items())
+    problems = [problem for user, name in pinned for problem in _override_problems(user, name, known)]
+    seen: dict[str, str] = {}
+    for user, name in pinned:
+        if lowered(user) in seen:
+            other = seen[lowered(user)]
+            problems.append(
+                Problem(
+                    f"nfsmail_overrides[{user}]",
+                    name,
+                    f"a user is pinned once, capitals do not count; {other!r} is the same user",
+                    "remove one of the two",
+                    SOURCE,
+                )
+            )
+        seen.setdefault(lowered(user), user)
     if problems:
         raise NfsmailError(problems)
-    return [
-        f"{str(user).lower()}:::::::proxy=y nopassword=y host={known[str(name)].address}"
-        for user, name in sorted(overrides.items())
-    ]
+    return [f"{lowered(user)}:::::::proxy=y nopassword=y host={known[name].address}" for user, name in pinned]
 
 
 def _override_problems(user: str, name: str, known: Mapping[str, Backend]) -> list[Problem]:
     variable = f"nfsmail_overrides[{user}]"
-    if not user or any(char in user for char in ":\n\r \t"):
+    if not user or re.search(r"^#|[:\s]", user):
         return [Problem(variable, name, "a user name without colons and blanks", "correct the user name", SOURCE)]
     if name not in known:
         return [
@@ -163,7 +176,7 @@ def _backend(entry: Any) -> tuple[Backend | None, list[Problem]]:
 def _weight(given: Any) -> float | None:
     try:
         weight = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return weight if math.isfinite(weight) and 0 <= weight <= 1000 and not isinstance(given, bool) else None
 

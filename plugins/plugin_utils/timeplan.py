@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import NfsmailError, Problem
+from .profile import TRUE_WORDS, as_list
 
 SOURCE = "chrony.conf(5); ntp.conf(5)"
 DAEMONS = ("chrony", "ntpsec")
@@ -25,13 +26,13 @@ def time_conf(plan: Mapping[str, Any]) -> str:
     (clients that may ask), ``serve`` (serve time even without a source of one's own), ``version``.
     """
     daemon = str(plan.get("daemon", "chrony"))
-    sources = [str(source) for source in plan.get("sources") or ()]
-    allow = [str(client) for client in plan.get("allow") or ()]
-    problems = list(_problems(daemon, sources, allow, bool(plan.get("serve"))))
+    sources, allow = as_list(plan.get("sources")), as_list(plan.get("allow"))
+    serve = str(plan.get("serve", "")).strip().lower() in TRUE_WORDS
+    problems = list(_problems(daemon, sources, allow, serve))
     if problems:
         raise NfsmailError(problems)
     write = _chrony if daemon == "chrony" else _ntpsec
-    return "\n".join(write(sources, allow, plan)) + "\n"
+    return "\n".join(write(sources, allow, serve)) + "\n"
 
 
 def _problems(daemon: str, sources: Sequence[str], allow: Sequence[str], serve: bool) -> Iterator[Problem]:
@@ -59,10 +60,10 @@ def _source(line: str, options: str) -> str:
     return f"{kind} {host} {' '.join(given) or options}".rstrip()
 
 
-def _chrony(sources: Sequence[str], allow: Sequence[str], plan: Mapping[str, Any]) -> Iterator[str]:
+def _chrony(sources: Sequence[str], allow: Sequence[str], serve: bool) -> Iterator[str]:
     for source in sources:
         yield _source(source, "iburst minpoll 4 maxpoll 6")
-    if plan.get("serve"):
+    if serve:
         yield "# The cluster agrees on one time even while the outer sources are away."
         yield "local stratum 10 orphan"
     yield from (f"allow {client}" for client in allow)
@@ -74,10 +75,10 @@ def _chrony(sources: Sequence[str], allow: Sequence[str], plan: Mapping[str, Any
     yield "logdir /var/log/chrony"
 
 
-def _ntpsec(sources: Sequence[str], allow: Sequence[str], plan: Mapping[str, Any]) -> Iterator[str]:
+def _ntpsec(sources: Sequence[str], allow: Sequence[str], serve: bool) -> Iterator[str]:
     yield "driftfile /var/lib/ntpsec/ntp.drift"
     yield "# One source is enough: what matters is that all machines follow the same one."
-    yield "tos minclock 1 minsane 1" + (" orphan 10" if plan.get("serve") else "")
+    yield "tos minclock 1 minsane 1" + (" orphan 10" if serve else "")
     for source in sources:
         yield _source(source, "iburst minpoll 4 maxpoll 6")
     yield "restrict default kod nomodify nopeer noquery limited"

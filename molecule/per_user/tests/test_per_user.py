@@ -92,6 +92,17 @@ def test_secrets_are_for_their_readers_only() -> None:
         assert "lab-proxy-secret" not in on(machine, "journalctl -b --no-pager; ps axww")
 
 
+def test_two_machines_with_one_host_name_are_refused() -> None:
+    on("mail2", "hostname mail1")
+    try:
+        done = playbook("site", SCENARIO, "--tags", "none")
+    finally:
+        on("mail2", "hostname mail2")
+    assert done.returncode != 0
+    for words in ("host name of mail1, mail2: 'mail1'", "every machine has a host name of its own", "hostnamectl"):
+        assert words in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("how", ["restart", "reboot"])
 def test_locks_outlive_the_nfs_server(how: str) -> None:
     """NFSv3 locks are lost silently when nfsd stops, unless the list of their holders is kept."""

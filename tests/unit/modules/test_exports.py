@@ -75,7 +75,17 @@ def test_parse_exportfs() -> None:
     assert SHOWN[7]["client"] == "10.1.0.0/255.255.0.0"
     assert SHOWN[1] == entry(
         *("/var", "10.0.0.2"),
-        *("sync", "wdelay", "hide", "no_subtree_check", "sec=sys", "rw", "secure", "root_squash", "no_all_squash"),
+        *(
+            "sync",
+            "wdelay",
+            "hide",
+            "no_subtree_check",
+            "sec=sys",
+            "rw",
+            "secure",
+            "root_squash",
+            "no_all_squash",
+        ),
     )
 
 
@@ -86,7 +96,11 @@ def test_parse_exportfs() -> None:
     ("path", "client", "options"),
     [
         ("/tmp", "localhost", ["rw", "sync", "all_squash", "anonuid=5000", "root_squash", "anongid=65534"]),
-        ("/tmp", "10.1.0.0/16", ["ro", "hide", "nocrossmnt", "acl", "secure_locks", "no_pnfs", "rdirplus", "sec=sys"]),
+        (
+            "/tmp",
+            "10.1.0.0/16",
+            ["ro", "hide", "nocrossmnt", "acl", "secure_locks", "no_pnfs", "rdirplus", "sec=sys"],
+        ),
         ("/nope", "10.0.0.9", ["crossmnt", "nohide", "insecure", "secure"]),
         ("/tmp/a b", "10.0.0.9", ["fsid=root"]),
         ("/usr", "*.lan", ["mp", "nordirplus"]),
@@ -95,7 +109,11 @@ def test_parse_exportfs() -> None:
     ],
 )
 def test_options_hold(path: str, client: str, options: list[str]) -> None:
-    shown = [row for row in SHOWN if row["path"] == path and _exports.client_key(row["client"]) == _exports.client_key(client)]
+    shown = [
+        row
+        for row in SHOWN
+        if row["path"] == path and _exports.client_key(row["client"]) == _exports.client_key(client)
+    ]
     assert _exports.judge([entry(path, client, *options)], shown) == []
 
 
@@ -125,7 +143,9 @@ def test_options_that_do_not_hold(path: str, client: str, option: str, found: st
 
 
 def test_missing_and_surplus_clients() -> None:
-    wrong = _exports.judge([entry("/var", "10.0.0.2", "rw"), entry("/var", "nohost"), entry("/gone", "10.0.0.2")], SHOWN)
+    wrong = _exports.judge(
+        [entry("/var", "10.0.0.2", "rw"), entry("/var", "nohost"), entry("/gone", "10.0.0.2")], SHOWN
+    )
     assert [_exports.describe(item) for item in wrong] == [
         "/var for nohost: wanted exported, found not exported",
         "/gone for 10.0.0.2: wanted exported, found not exported",
@@ -156,7 +176,12 @@ def test_client_key(one: str, other: str) -> None:
 
 
 def test_relevant_messages() -> None:
-    ours = [entry("/var", "10.0.0.3"), entry("/opt", "10.0.0.7"), entry("/usr", "nohost"), entry("/nope", "10.0.0.9")]
+    ours = [
+        entry("/var", "10.0.0.3"),
+        entry("/opt", "10.0.0.7"),
+        entry("/usr", "nohost"),
+        entry("/nope", "10.0.0.9"),
+    ]
     assert _exports.relevant_messages(STDERR, "/etc/exports.d/nfsmail.exports", ours) == [
         "No host name given with /var (rw), suggest *(rw) to avoid warning",
         '/etc/exports.d/nfsmail.exports:6: unknown keyword "bogus"',

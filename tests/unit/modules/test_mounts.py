@@ -103,7 +103,16 @@ def test_what_a_real_mount_was_asked_for_is_in_effect(asked: str, in_effect: lis
 
 def test_real_mounts_with_other_options_are_told_apart() -> None:
     same = {  # nothing that a kernel shows: the default said aloud, or without a meaning
-        *("proto=tcp", "rsize=32768", "rsize=5000", "nconnect=2", "timeo=100", "timeo=1200", "retrans=5", "port=2049"),
+        *(
+            "proto=tcp",
+            "rsize=32768",
+            "rsize=5000",
+            "nconnect=2",
+            "timeo=100",
+            "timeo=1200",
+            "retrans=5",
+            "port=2049",
+        ),
         *("softreval", "intr", "lock", "write=eager", "mountproto=tcp,proto=tcp"),
     }
     ignored_by_v4 = {"nolock", "local_lock=flock", "noacl"}

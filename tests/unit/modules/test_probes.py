@@ -89,7 +89,7 @@ def test_chronyc_of_another_time() -> None:
 
 def test_ntpq() -> None:
     text = (
-        "associd=0 status=0615 leap_none, sync_ntp, 1 event, clock_sync,\nversion=\"ntpd 1.2.2\",\n"
+        'associd=0 status=0615 leap_none, sync_ntp, 1 event, clock_sync,\nversion="ntpd 1.2.2",\n'
         "leap=00, stratum=3, precision=-24, rootdelay=0.5, offset=-0.012\n"
     )
     variables = _probes.parse_ntpq(text)
@@ -140,9 +140,7 @@ def server_packet(request: bytes, received: float, sent: float, stratum: int = 3
     return head + stamp(sent) + request[40:48] + stamp(received) + stamp(sent)
 
 
-@given(
-    st.floats(-3600, 3600), st.floats(0.0, 5.0), st.floats(0.0, 5.0), st.floats(1.6e9, 2.6e9)
-)
+@given(st.floats(-3600, 3600), st.floats(0.0, 5.0), st.floats(0.0, 5.0), st.floats(1.6e9, 2.6e9))
 def test_sntp_offset_lies_within_its_bound(offset: float, there: float, back: float, now: float) -> None:
     request = _probes.sntp_request(now)
     reply = server_packet(request, now + there + offset, now + there + offset)

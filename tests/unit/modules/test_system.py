@@ -118,7 +118,10 @@ def test_holders(tmp_path: pathlib.Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     (tmp_path / "store2").mkdir()
-    with subprocess.Popen(["sleep", "60"], cwd=store) as inside, subprocess.Popen(["sleep", "60"], cwd=tmp_path / "store2") as near:
+    with (
+        subprocess.Popen(["sleep", "60"], cwd=store) as inside,
+        subprocess.Popen(["sleep", "60"], cwd=tmp_path / "store2") as near,
+    ):
         with (store / "open").open("w") as handle, subprocess.Popen(["sleep", "60"], stdout=handle) as opener:
             try:
                 time.sleep(0.1)
