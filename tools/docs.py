@@ -20,11 +20,11 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / ".ansible" / "collections"))  # tools/setup makes it
 
-from plugins.plugin_utils.judge import CHECKS  # noqa: E402
-from plugins.plugin_utils.profile import KEYS  # noqa: E402
-from plugins.plugin_utils.rules import RULES, Rule  # noqa: E402
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import CHECKS
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import KEYS
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.rules import RULES, Rule
 
 MARKED = re.compile(r"(<!-- begin (\S+): written by tools/docs.py -->\n).*?(<!-- end -->)", re.DOTALL)
 LEVELS = ("error", "warning", "info")
@@ -64,7 +64,9 @@ def variables(role: str) -> str:
                 str(option["type"]) + (f" of {option['elements']}" if "elements" in option else ""),
                 code(option["default"]) if "default" in option else "not set",
                 prose(option["description"])
-                + (f" One of {', '.join(code(choice) for choice in option['choices'])}." if "choices" in option else ""),
+                + (
+                    f" One of {', '.join(code(choice) for choice in option['choices'])}." if "choices" in option else ""
+                ),
             )
             for name, option in spec(role)["options"].items()
         ),
@@ -73,7 +75,10 @@ def variables(role: str) -> str:
 
 def every_role() -> str:
     """The variables of all roles, the cluster's own first."""
-    roles = sorted((path.parents[1].name for path in ROOT.glob("roles/*/meta/argument_specs.yml")), key=lambda name: (name != "nfsmail", name))
+    roles = sorted(
+        (path.parents[1].name for path in ROOT.glob("roles/*/meta/argument_specs.yml")),
+        key=lambda name: (name != "nfsmail", name),
+    )
     return "\n".join(f"## {role}\n\n{spec(role)['short_description']}.\n\n{variables(role)}" for role in roles)
 
 
@@ -106,7 +111,14 @@ def findings() -> str:
     return table(
         ("id", "level", "when", "what goes wrong", "way out", "source"),
         (
-            (rule.id, rule.effect, condition(rule), rule.text, rule.fix, rule.source + (" (*)" if rule.overrides_2012 else ""))
+            (
+                rule.id,
+                rule.effect,
+                condition(rule),
+                rule.text,
+                rule.fix,
+                rule.source + (" (*)" if rule.overrides_2012 else ""),
+            )
             for level in LEVELS
             for rule in RULES
             if rule.effect == level
@@ -147,7 +159,9 @@ def renewed(text: str) -> str:
 
 def pages() -> Mapping[Path, str]:
     """Every page that has marks, with its text as it should be."""
-    found = {path: path.read_text(encoding="utf-8") for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")]}
+    found = {
+        path: path.read_text(encoding="utf-8") for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")]
+    }
     return {path: renewed(text) for path, text in sorted(found.items()) if MARKED.search(text)}
 
 

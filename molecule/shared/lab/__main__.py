@@ -1,14 +1,16 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Command line: tools/lab COMMAND."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from . import cluster, ssh
 from .config import LabError, load
 from .image import image_folder
+from .progress import run_command
 
 
 def arguments() -> argparse.Namespace:
@@ -64,9 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LabError as error:
-        sys.exit(f"[lab] {error}")
-    except KeyboardInterrupt:
-        sys.exit("\n[lab] interrupted")
+    run_command(main)

@@ -1,8 +1,11 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lab as a whole: bring up, reset to a snapshot, take down."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import random
 import shutil
 import socket
@@ -36,13 +39,13 @@ def locked() -> Iterator[None]:
 def up(lab: Lab, names: list[str]) -> None:
     """Start what is missing; a machine that runs is left as it is."""
     wanted = lab.pick(names)
-    missing = [machine for machine in wanted if not ready(machine)]
+    keys = ssh.keys()
+    missing = [machine for machine in wanted if not _current(lab, machine, keys)]
     if not missing:
         say(f"already up: {', '.join(machine.name for machine in wanted)}")
         _publish(lab)
         return
     images = build_images(missing)
-    keys = ssh.keys()
     lan_port = _lan_port(lab)
     accelerator = qemu.accelerator(images[missing[0].name].kernel)
     for machine in missing:
@@ -58,7 +61,7 @@ def up(lab: Lab, names: list[str]) -> None:
     _wait(missing, Progress(f"booting ({kind})"))
     snapshot(missing, CLEAN)
     for machine in missing:
-        (machine.dir / "ready").touch()
+        _ready_file(machine).write_text(_key(lab, machine, keys))
 
 
 def build_images(machines: list[Machine]) -> dict[str, BuiltImage]:
@@ -115,7 +118,27 @@ def running(lab: Lab) -> list[Machine]:
 
 def ready(machine: Machine) -> bool:
     """Booted completely and still alive; a start that was interrupted does not count."""
-    return qemu.pid(machine) is not None and (machine.dir / "ready").exists()
+    return qemu.pid(machine) is not None and _ready_file(machine).exists()
+
+
+def _ready_file(machine: Machine) -> Path:
+    return machine.dir / "ready"
+
+
+def _current(lab: Lab, machine: Machine, keys: ssh.Keys) -> bool:
+    """Up, and still what the definition says."""
+    if not ready(machine):
+        return False
+    if _ready_file(machine).read_text() == _key(lab, machine, keys):
+        return True
+    say(f"{machine.name} is defined differently now: starting it anew")
+    return False
+
+
+def _key(lab: Lab, machine: Machine, keys: ssh.Keys) -> str:
+    """Everything that a running machine would have to be started anew for."""
+    definition = f"{image.image_folder(machine.image).name} {machine} {qemu.KERNEL_ARGUMENTS}"
+    return hashlib.sha256(definition.encode() + settings(lab, machine, keys).pack()).hexdigest()
 
 
 def forwards(machine: Machine) -> dict[int, int]:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Read lab.yml into typed records and know where everything is kept."""
 
 from __future__ import annotations

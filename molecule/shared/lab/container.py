@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Container images with systemd as first process, from Debian's packages only: tools/docker-image SUITE..."""
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from .config import LabError, cache_dir
+from .config import cache_dir
 from .image import locked, mmdebstrap, run, scratch
-from .progress import Progress, in_parallel
+from .progress import Progress, in_parallel, run_command
 
 REPOSITORY = "nfsmail/debian-systemd"
 LABEL = "nfsmail.key"
@@ -47,8 +49,10 @@ def provide(suite: str) -> str:
         if fresh and _label(suite) == f"{key}-{archive.stat().st_mtime_ns}":
             return "ready"
         if not fresh:
-            with scratch(folder) as work:
+            with scratch(folder, suite) as work:
                 run(command(suite, work / "image.tar"))
+                for earlier in folder.glob(f"{suite}-*.tar"):
+                    earlier.unlink()
                 (work / "image.tar").rename(archive)
         changes = [
             'CMD ["/lib/systemd/systemd"]',
@@ -81,7 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LabError as error:
-        sys.exit(f"[lab] {error}")
+    run_command(main)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Write an initramfs archive ("newc") without root and without any tool."""
 
 from __future__ import annotations

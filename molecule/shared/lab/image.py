@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Build the disk image of a Debian suite and keep it in the cache, keyed by its definition."""
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ from pathlib import Path
 
 from .config import Disk, Image, LabError, cache_dir
 from .cpio import Archive
+
+UNUSED_SECONDS = 7 * 24 * 3600
 
 HERE = Path(__file__).resolve().parent
 MIRROR = os.environ.get("NFSMAIL_DEBIAN_MIRROR", "http://deb.debian.org")
@@ -91,7 +96,7 @@ def build(image: Image, stage: Callable[[str], None]) -> BuiltImage:
     with locked(folder.parent / f".{image.name}.lock"):
         if ready := find(image):
             return ready
-        with scratch(folder.parent) as work:
+        with scratch(folder.parent, image.name) as work:
             root = work / "root"
             out = work / "image"
             out.mkdir()
@@ -102,7 +107,15 @@ def build(image: Image, stage: Callable[[str], None]) -> BuiltImage:
             stage("3/3 disk")
             _disk(root, out / "disk.qcow2", image.size, work)
             out.rename(folder)  # complete or not there at all
+        _forget_unused(image)
     return BuiltImage.at(folder)
+
+
+def _forget_unused(image: Image) -> None:
+    """Earlier versions of this image that no lab was started from for a while."""
+    for folder in (cache_dir() / "images").glob(f"{image.name}-*"):
+        if time.time() - folder.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(folder)
 
 
 def data_disk(disk: Disk) -> Path:
@@ -111,7 +124,7 @@ def data_disk(disk: Disk) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(path.parent) as work:
+    with locked(path.parent / ".lock"), scratch(path.parent, path.stem) as work:
         raw = work / "raw"
         run(["truncate", "-s", disk.size, str(raw)])
         run([_tool("mke2fs"), "-q", "-t", "ext4", "-L", disk.label, "-E", "lazy_itable_init=0", str(raw)])
@@ -151,13 +164,19 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def scratch(parent: Path) -> Iterator[Path]:
-    """A work folder on the same file system as the cache, removed whatever happens."""
-    work = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
+def scratch(parent: Path, name: str) -> Iterator[Path]:
+    """A work folder on the same file system as the cache, removed whatever happens; hold the lock of `name`."""
+    for left in parent.glob(f".building-{name}-*"):  # by one that was killed
+        _remove(left)
+    work = Path(tempfile.mkdtemp(prefix=f".building-{name}-", dir=parent))
     try:
         yield work
     finally:
-        run([*_as_root(), "rm", "-rf", "--one-file-system", str(work)])
+        _remove(work)
+
+
+def _remove(folder: Path) -> None:
+    run([*_as_root(), "rm", "-rf", "--one-file-system", str(folder)])
 
 
 def _as_root() -> list[str]:

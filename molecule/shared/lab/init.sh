@@ -1,4 +1,6 @@
 #!/bin/busybox sh
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 # First program of a lab machine: mount the disk, lay the machine's own settings over it, start systemd.
 # Much quicker under emulation than a general initramfs, and settings are in place before systemd reads any.
 b=/bin/busybox

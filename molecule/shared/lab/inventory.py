@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The running lab as an Ansible inventory: inventory.yml, and hosts.yml for scenarios that group the hosts otherwise."""
 
 from __future__ import annotations

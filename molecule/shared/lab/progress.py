@@ -1,16 +1,22 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """One line that is rewritten on a terminal; sparse lines in a log file."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from .config import LabError
+
 T = TypeVar("T")
 K = TypeVar("K")
 
+INTERRUPT_SECONDS = 5.0
 QUIET_SECONDS = 20.0  # between two lines of the same text, where output is not a terminal
 
 
@@ -57,11 +63,28 @@ def in_parallel(
     items = list(items)
     if not items:
         return {}
-    with ThreadPoolExecutor(max_workers=len(items)) as pool:
-        futures: dict[K, Future[T]] = {item: pool.submit(work, item) for item in items}
-        pending: set[Future[T]] = set(futures.values())
+    pool = ThreadPoolExecutor(max_workers=len(items))
+    futures: dict[K, Future[T]] = {item: pool.submit(work, item) for item in items}
+    pending: set[Future[T]] = set(futures.values())
+    try:
         while pending:
             _, pending = wait(pending, timeout=poll)
             if each:
                 each()
+    except KeyboardInterrupt:
+        # The tools that run got the same signal: a moment for cleaning up, but no waiting for machines to boot.
+        wait(pending, timeout=INTERRUPT_SECONDS)
+        raise
+    pool.shutdown()
     return {item: future.result() for item, future in futures.items()}
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """A command line's frame: errors without a traceback, and an interrupt that takes effect at once."""
+    try:
+        main()
+    except LabError as error:
+        sys.exit(f"[lab] {error}")
+    except KeyboardInterrupt:
+        print("\n[lab] interrupted", file=sys.stderr, flush=True)
+        os._exit(130)  # threads may still be waiting for a machine

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Start a QEMU process, talk to it, end it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What makes one machine different from another of the same image: a few files, laid over the disk before systemd starts."""
 
 from __future__ import annotations

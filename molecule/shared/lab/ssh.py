@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
 """SSH into the machines: keys, client configuration, and one shared connection per machine."""
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def test_a_wrong_boolean(key: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "version",
-    ["2.5.0", "3.0", "2.2.36", "2", 2, 3, "", "latest", "v2.3.19", "2.30.1", "2.3x", "2.3.", True, [], ["2.3.19"], {}],
+    ["2.5.0", "3.0", "2.2.36", "2", 2, 3, "", "latest", "v2.3.19", "2.30.1", "2.3x", True, [], ["2.3.19"], {}],
 )
 def test_an_unknown_dovecot(version: Any) -> None:
     (problem,) = refusal(parse_profile, {"dovecot_version": version})
