@@ -44,8 +44,9 @@ def prose(text: str | list[str]) -> str:
 
 
 def code(value: Any) -> str:
-    """A value as it could stand in YAML, on one line."""
-    return f"`{value if isinstance(value, str) and value else json.dumps(value)}`"
+    """A value as it would stand in YAML, on one line; with quotes where it would be no text without them."""
+    plain = isinstance(value, str) and isinstance(yaml.safe_load(f"- {value}".replace("{", " "))[0], str)
+    return f"`{value if plain else json.dumps(value)}`"
 
 
 def spec(role: str) -> dict[str, Any]:

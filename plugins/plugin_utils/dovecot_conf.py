@@ -106,7 +106,7 @@ def passwd_lines(users: Any) -> list[str]:
             )
         elif lowered(name) in lines:
             problems.append(Problem(f"{where}.name", name, "a user is listed once", "remove the double", SOURCE))
-        if not re.match(r"\{[A-Z0-9._-]+\}[^:\s]+\Z", password):
+        if not re.match(r"\{[A-Za-z0-9._-]+\}[^:\s]+\Z", password):
             problems.append(
                 Problem(
                     f"{where}.password",

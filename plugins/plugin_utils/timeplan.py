@@ -16,7 +16,7 @@ from .profile import TRUE_WORDS, as_list
 SOURCE = "chrony.conf(5); ntp.conf(5)"
 DAEMONS = ("chrony", "ntpsec")
 ALLOW = re.compile(r"[A-Za-z0-9.:/-]+\Z")
-SOURCE_LINE = re.compile(r"(?:(?:server|pool|peer) )?[A-Za-z0-9.:_-]+(?: [a-z0-9]+)*\Z")
+SOURCE_LINE = re.compile(r"(?!(?:server|pool|peer)\Z)(?:(?:server|pool|peer) )?[A-Za-z0-9.:_-]+(?: [a-z0-9]+)*\Z")
 
 
 def time_conf(plan: Mapping[str, Any]) -> str:

@@ -92,13 +92,11 @@ def command(name: str, *remote: str) -> list[str]:
 def check(name: str) -> bool:
     """Whether the machine answers; leaves a connection open for what follows."""
     # Output is discarded: the shared connection that goes to the background would hold a pipe open.
-    result = subprocess.run(
-        command(name, "true"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=90,
-    )
+    quiet = subprocess.DEVNULL
+    try:
+        result = subprocess.run(command(name, "true"), stdin=quiet, stdout=quiet, stderr=quiet, timeout=90)
+    except subprocess.TimeoutExpired:
+        return False
     return result.returncode == 0
 
 

@@ -303,7 +303,11 @@ def test_only_known_dialects(version: str) -> None:
 def test_version_lines_come_first_on_2_4(version: str, written: str) -> None:
     lines = to_doveconf({"mail_driver": "maildir", "dovecot_storage_version": "2.4.0"}, version).splitlines()
     settings = [line for line in lines if not line.startswith("#")]
-    assert settings == [f"dovecot_config_version = {written}", "dovecot_storage_version = 2.4.0", "mail_driver = maildir"]
+    assert settings == [
+        f"dovecot_config_version = {written}",
+        "dovecot_storage_version = 2.4.0",
+        "mail_driver = maildir",
+    ]
     assert "dovecot_config_version" not in to_doveconf({"a": "b"}, "2.3.19")
 
 
@@ -338,6 +342,4 @@ def test_second_sections_are_written_without_their_number(version: str) -> None:
 
 def test_a_reason_is_a_comment_above() -> None:
     tree = [Entry("a", "b", "Because."), Entry("s", (Entry("c", "d", "Inside."),), "A section.")]
-    assert to_doveconf(tree, "2.3.19") == (
-        "# Because.\na = b\n# A section.\ns {\n  # Inside.\n  c = d\n}\n"
-    )
+    assert to_doveconf(tree, "2.3.19") == ("# Because.\na = b\n# A section.\ns {\n  # Inside.\n  c = d\n}\n")

@@ -204,9 +204,7 @@ MULTI_SERVER = {**SINGLE_OR_DIRECTOR, "mail_nfs_storage": "yes", "mail_nfs_index
     ("topology", "block"),
     [("single", SINGLE_OR_DIRECTOR), ("per_user", SINGLE_OR_DIRECTOR), ("random", MULTI_SERVER)],
 )
-def test_the_two_blocks_of_the_wiki(
-    topology: str, block: Mapping[str, str], nfs: str, excl: str, version: str
-) -> None:
+def test_the_two_blocks_of_the_wiki(topology: str, block: Mapping[str, str], nfs: str, excl: str, version: str) -> None:
     chosen = settings({"topology": topology, "nfs_version": nfs, "dovecot_version": version})
     for name, value in block.items():
         assert chosen[name] == value, name

@@ -20,7 +20,7 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils.shards import (
     shard_of,
 )
 from brain_samples import HUGE, JSON, refusal
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # What userdb static with home=/%2.256LNu of Dovecot 2.3.19.1 answered.
@@ -44,9 +44,7 @@ MEASURED = {
 
 def backends(*names: str, **changes: dict[str, Any]) -> list[dict[str, Any]]:
     """mail1, mail2 ... with addresses of their own; ``changes`` by name."""
-    return [
-        {"name": name, "address": f"192.0.2.{int(name[4:])}", **changes.get(name, {})} for name in names
-    ]
+    return [{"name": name, "address": f"192.0.2.{int(name[4:])}", **changes.get(name, {})} for name in names]
 
 
 def moved(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -101,10 +99,7 @@ def test_the_map_is_whole_and_the_same_each_time() -> None:
 def test_the_map_does_not_change_between_releases() -> None:
     # A new map would send every user to another backend at the next site.yml.
     lines = "".join(shard_map(backends("mail1", "mail2", "mail3")).values())
-    assert hashlib.sha256(lines.encode()).hexdigest()[:16] == GOLDEN
-
-
-GOLDEN = "?"
+    assert hashlib.sha256(lines.encode()).hexdigest()[:16] == "6cddcb3d9c5f7218"
 
 
 def test_the_address_does_not_move_shards() -> None:
@@ -123,6 +118,7 @@ def test_draining_moves_only_its_own_shards(gone: str, state: str) -> None:
     assert after == shard_map(backends(*names, **{gone: {"weight": 0}}))
 
 
+@settings(max_examples=30)
 @given(
     st.integers(2, 8),
     st.lists(st.sampled_from([0.5, 1, 1, 1, 2, 3]), min_size=9, max_size=9),

@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation agrees with the code, and with itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("roles/*/README.md")),
+]
+CODE = [
+    path
+    for folder in ("plugins", "roles", "playbooks")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".yml")
+]
+# A page's name in an error message, up to the end of the text.
+CITED = re.compile(r"\b(docs|design): ([a-z ]+)")
+
+
+def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run tools/docs.py."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "docs.py"), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes for a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_generated_tables_are_up_to_date() -> None:
+    done = tool("--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_stale_table_is_found(tmp_path: Path) -> None:
+    """A check that cannot fail proves nothing: take a row out of a copy."""
+    for name in ("plugins", "roles", "tools", "docs"):
+        subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path / name)], check=True)
+    collection = tmp_path / ".ansible" / "collections" / "ansible_collections" / "nfsmail"
+    collection.mkdir(parents=True)
+    (collection / "cluster").symlink_to(tmp_path)
+    page = tmp_path / "docs" / "verify.md"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(r"\| NFS303 .*\n", "", text), encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "tools" / "docs.py")]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    checked = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False, env=env)
+    assert checked.returncode == 1 and checked.stdout.startswith("docs/verify.md: out of date"), checked
+    subprocess.run(command, check=True, capture_output=True, env=env)
+    assert page.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_pages_that_error_messages_cite_exist() -> None:
+    headings = {anchor.replace("-", " ") for page in ROOT.glob("docs/*.md") for anchor in anchors(page)}
+    cited = {match[2].strip() for path in CODE for match in CITED.finditer(path.read_text(encoding="utf-8"))}
+    assert {"choosing a topology", "routing by shard", "verify"} <= cited
+    assert cited <= headings
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")]:
+        assert page.name == "README.md" and page.parent.name == "docs" or os.path.relpath(page, ROOT / "docs") in index
+
+
+def test_files_that_are_replaced_are_listed() -> None:
+    listed = (ROOT / "README.md").read_text(encoding="utf-8")
+    sources = [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/vars/*.yml")]
+    lines = [line for path in sources for line in path.read_text(encoding="utf-8").splitlines()]
+    written = {
+        found for line in lines if re.match(r"\s+(dest|conf):", line) for found in re.findall(r"/etc/[^'\"\s]+", line)
+    }
+    defaults = yaml.safe_load((ROOT / "roles" / "nfsmail" / "defaults" / "main.yml").read_text(encoding="utf-8"))
+    written |= {str(value) for name, value in defaults.items() if name.endswith("_file")}
+    assert len(written) > 10
+    assert not {path for path in written if f"`{path}`" not in listed}
+
+
+def validate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run playbooks/validate.yml, which touches no host."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), *arguments, "playbooks/validate.yml"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_example_to_copy_is_a_sound_inventory() -> None:
+    done = validate("-i", "docs/examples/per_user")
+    assert done.returncode == 0 and "WARNING" not in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_the_example_of_the_readme_is_a_sound_inventory(tmp_path: Path) -> None:
+    example = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert example
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(example[1], encoding="utf-8")
+    secrets = "vault_nfsmail_proxy_password=not-a-real-secret-0123 vault_anna={SHA512}none"
+    done = validate("-i", str(inventory), "-e", secrets)
+    assert done.returncode == 0, done.stdout + done.stderr
