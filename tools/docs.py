@@ -56,14 +56,16 @@ def spec(role: str) -> dict[str, Any]:
 
 
 def variables(role: str) -> str:
-    """A role's variables."""
+    """A role's variables. A default that is computed may stand in defaults/main.yml only."""
+    text = (ROOT / "roles" / role / "defaults" / "main.yml").read_text(encoding="utf-8")
+    defaults = {name: value for name, value in yaml.safe_load(text).items() if value is not None}
     return table(
         ("variable", "type", "default", "meaning"),
         (
             (
                 f"`{name}`",
                 str(option["type"]) + (f" of {option['elements']}" if "elements" in option else ""),
-                code(option["default"]) if "default" in option else "not set",
+                code(option.get("default", defaults[name])) if name in defaults else "not set",
                 prose(option["description"])
                 + (
                     f" One of {', '.join(code(choice) for choice in option['choices'])}." if "choices" in option else ""

@@ -125,6 +125,12 @@ def scenario(name: str, **env: str) -> Stage:
     )
 
 
+def run_lane(lane: list[Stage]) -> None:
+    """Run the stages of a lane one after the other."""
+    for stage in lane:
+        run(stage)
+
+
 def run(stage: Stage) -> None:
     """Run a stage with its output in a file, and a sign of life each minute; show the end of it when it fails."""
     log = LOGS / f"{stage.name}.log"
@@ -186,7 +192,7 @@ def main(names: list[str]) -> int:
         print(f"unknown stage {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
         return 2
     chosen = [[stage for stage in lane if not names or stage.name in names] for lane in lanes()]
-    threads = [threading.Thread(target=lambda lane=lane: [run(stage) for stage in lane]) for lane in chosen]  # type: ignore[misc]
+    threads = [threading.Thread(target=run_lane, args=(lane,)) for lane in chosen]
     try:
         for thread in threads:
             thread.start()

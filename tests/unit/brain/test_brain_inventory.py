@@ -325,7 +325,7 @@ def test_hosts_that_disagree() -> None:
     }
     (problem,) = problems(values=values)
     assert problem.variable == "nfsmail_nfs_version"
-    assert problem.value == {"'3'": "mail1", "'4.2'": "mail2"}
+    assert problem.value == {"mail1": "'3'", "mail2": "'4.2'"}
     assert problem.rule.startswith("the whole cluster shares one value")
     assert problem.fix == "set it once, for the group that holds the whole cluster"
 
