@@ -133,7 +133,7 @@ def _specs() -> dict[str, frozenset[str]]:
 
 def _documented() -> frozenset[str]:
     # What the roles hand from one to the next.
-    return frozenset().union(*_specs().values()) | {"nfsmail_members", "nfsmail_host"}
+    return frozenset().union(*_specs().values()) | {"nfsmail_members", "nfsmail_verdict"}
 
 
 def _cluster_variables() -> frozenset[str]:

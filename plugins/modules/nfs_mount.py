@@ -277,6 +277,7 @@ class NfsMount:
         self.changes: list[str] = []
         self.done: list[str] = []
         self.wrong: list[dict[str, str]] = []
+        self.lacks: list[str] = []
         self.before: dict[str, str] = {}
         self.after: dict[str, str] = {}
         self.guard: dict[str, Any] = {"path": module.params["path"]}
@@ -449,7 +450,7 @@ class NfsMount:
 
     def ensure_guard(self) -> None:
         """Make the guard."""
-        if "guard" not in self.changes:
+        if "guard" not in self.changes or self.state == "absent":
             return
         try:
             self.guard = _guard.ensure(self.path, _guard.marker_text(self.src), LOOK_TIMEOUT)
@@ -570,10 +571,10 @@ class NfsMount:
 
     def plan_guard(self) -> None:
         """Look at the guard and decide about it."""
-        lacks = self.inspect_guard()
-        if self.state in ("mounted", "present") and lacks:
+        self.lacks = self.inspect_guard()
+        if self.state in ("mounted", "present") and self.lacks:
             self.changes.append("guard")
-            self.before["guard"] = "lacks " + ", ".join(lacks) if lacks != ["missing"] else "no directory"
+            self.before["guard"] = "lacks " + ", ".join(self.lacks) if self.lacks != ["missing"] else "no directory"
             self.after["guard"] = "root:root 0555, immutable, NOT-MOUNTED"
         ours = self.guard["marker"] or self.guard["immutable"]
         if self.state == "absent" and self.guard["exists"] and (ours or not self.guard["foreign_count"]):
@@ -599,7 +600,9 @@ class NfsMount:
         if self.action in ("mounted", "unmounted_and_mounted"):
             self.require_helper()
             self.require_server()
-        if self.state in ("mounted", "present"):
+        # A marker that names the old source is right until the new one is mounted.
+        late = self.lacks == ["marker"] and self.guard["marker"]
+        if not late:
             self.ensure_guard()
         if self.action == "mounted":
             self.mount_anew(None, [], old_fstab)
@@ -611,6 +614,8 @@ class NfsMount:
         elif self.action == "unmounted":
             self.unmount_or_fail()
             self.done.append("mount")
+        if late:
+            self.ensure_guard()
         self.write_fstab(old_fstab, new_fstab)
         if self.state == "absent" and "guard" in self.changes:
             try:

@@ -1,0 +1,263 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What holds the collection together: specs and defaults, names of variables, directions of imports."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.nfsmail.cluster.plugins.filter import brain
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import inventory
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import KEYS
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLES = {path.name: path for path in sorted((ROOT / "roles").iterdir()) if path.is_dir()}
+# Dovecot reads these line by line; a comment would be a user.
+DATA_FILES = {"users.j2", "overrides.j2", "shards.j2"}
+# Of this machine and this run, not of the cluster.
+PRESENTATION = {"nfsmail_report_path", "nfsmail_secure_logging"}
+TYPES = {"str": str, "path": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A YAML file; empty when there is none."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+
+
+def spec(role: str) -> dict[str, dict[str, Any]]:
+    """The options of the role's main entry point."""
+    options: dict[str, dict[str, Any]] = load(ROLES[role] / "meta" / "argument_specs.yml")["argument_specs"]["main"][
+        "options"
+    ]
+    return options
+
+
+def defaults(role: str) -> dict[str, Any]:
+    return load(ROLES[role] / "defaults" / "main.yml")
+
+
+def described(option: dict[str, Any]) -> str:
+    text = option["description"]
+    return text if isinstance(text, str) else " ".join(text)
+
+
+def is_template(value: Any) -> bool:
+    return isinstance(value, str) and "{{" in value
+
+
+OPTIONS = [(role, name) for role in ROLES for name in spec(role)]
+
+# ---- specs and defaults ----
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_spec_says_what_the_defaults_are(role: str) -> None:
+    documented = {name: option["default"] for name, option in spec(role).items() if "default" in option}
+    set_ = {name: value for name, value in defaults(role).items() if name in documented}
+    assert set_ == documented
+    # True == 1 and "4" != 4: the types too.
+    assert {name: type(value) for name, value in set_.items()} == {
+        name: type(value) for name, value in documented.items()
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_default_is_documented(role: str) -> None:
+    assert sorted(set(defaults(role)) - set(spec(role))) == []
+
+
+@pytest.mark.parametrize(("role", "name"), OPTIONS)
+def test_an_option(role: str, name: str) -> None:
+    option = spec(role)[name]
+    assert name.startswith(f"{role}_")
+    owner = max((other for other in ROLES if name.startswith(f"{other}_")), key=len)
+    assert owner == role
+    assert re.search(r"[.)]$", described(option))
+    if "default" not in option:
+        assert defaults(role).get(name) is None
+        assert "Not set " in described(option)
+        return
+    default = option["default"]
+    if not is_template(default):
+        assert isinstance(default, TYPES[option["type"]])
+        assert option["type"] in ("bool",) or not isinstance(default, bool)
+    if "choices" in option and not is_template(default):
+        assert set(default if isinstance(default, list) else [default]) <= set(option["choices"])
+    if option["type"] == "list":
+        assert option["elements"]
+
+
+@pytest.mark.parametrize(("role", "name"), OPTIONS)
+def test_every_option_is_used(role: str, name: str) -> None:
+    word = re.compile(rf"\b{name}\b")
+    places = [
+        path
+        for path in (*(ROOT / "roles").rglob("*"), *(ROOT / "playbooks").rglob("*"), *(ROOT / "plugins").rglob("*.py"))
+        if path.is_file() and path.name != "argument_specs.yml" and path.suffix in (".yml", ".j2", ".py")
+    ]
+    own = ROLES[role] / "defaults" / "main.yml"
+    uses = sum(len(word.findall(path.read_text(encoding="utf-8"))) - (path == own) for path in places)
+    assert uses > 0, f"{name} is documented, but nothing reads it"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_role_vars_are_private(role: str) -> None:
+    prefixes = ("nfsmail_", "__nfsmail_") if role == "nfsmail" else (f"__{role}_",)
+    names = load(ROLES[role] / "vars" / "main.yml")
+    assert [name for name in names if not name.startswith(prefixes)] == []
+    assert sorted(set(names) & set(spec(role))) == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_names_made_up_in_tasks_are_private_or_known(role: str) -> None:
+    known = brain._documented()
+    for path in (ROLES[role] / "tasks").glob("*.yml"):
+        for name in made_up(yaml.safe_load(path.read_text(encoding="utf-8")) or []):
+            if not name.startswith("__"):
+                assert inventory.misspelt({"host": [name]}, known) == [], f"{path.name}: {name}"
+
+
+def made_up(tasks: Any) -> Iterator[str]:
+    """Names of registered results and of facts."""
+    for task in tasks:
+        if isinstance(task.get("register"), str):
+            yield task["register"]
+        facts = task.get("ansible.builtin.set_fact") or {}
+        yield from (name for name in facts if name != "cacheable")
+        for block in ("block", "rescue", "always"):
+            yield from made_up(task.get(block) or [])
+
+
+# ---- the cluster's variables ----
+
+
+def test_the_brain_gets_every_variable_of_the_cluster() -> None:
+    given = load(ROLES["nfsmail"] / "vars" / "main.yml")["__nfsmail_variables"]
+    options = spec("nfsmail")
+    wanted = {name for name in options if "default" in options[name] or name in defaults("nfsmail")} - PRESENTATION
+    assert set(given) == wanted
+    assert all(template == f"{{{{ {name} }}}}" for name, template in given.items())
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key.name != "dovecot_version"], ids=lambda key: key.name)
+def test_the_profile_is_the_spec(key: Any) -> None:
+    option = spec("nfsmail")[f"nfsmail_{key.name}"]
+    assert tuple(option.get("choices", ())) == key.choices
+    assert option.get("default") == key.default
+    assert option["type"] == ("str" if key.choices else "bool")
+
+
+def test_variables_of_a_host_have_no_default() -> None:
+    options = spec("nfsmail")
+    without = {name for name in options if name not in defaults("nfsmail")}
+    assert without == set(inventory.PER_HOST)
+
+
+def test_every_role_has_its_prefix() -> None:
+    # A misspelt variable is found by these.
+    assert {f"{role}_" for role in ROLES} - {"dovecot_proxy_"} <= set(inventory.PREFIXES)
+
+
+def test_live_facts_are_left_by_the_roles() -> None:
+    for _kind, fact in brain.LIVE.values():
+        role = fact.removesuffix("_live")
+        text = (ROLES[role] / "tasks" / "verify.yml").read_text(encoding="utf-8")
+        assert f"    {fact}:\n" in text
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "roles").glob("*/templates/*")), ids=lambda path: path.parts[-3] + "/" + path.name
+)
+def test_a_template_says_who_manages_the_file(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    if path.name in DATA_FILES:
+        assert "ansible_managed" not in first
+    else:
+        assert first == "{{ ansible_managed | comment }}"
+
+
+def test_every_template_is_used_by_its_role() -> None:
+    for path in (ROOT / "roles").glob("*/templates/*"):
+        tasks = path.parents[1] / "tasks"
+        assert any(path.name in file.read_text(encoding="utf-8") for file in tasks.glob("*.yml")), path
+
+
+def test_every_filter_that_a_role_uses_exists() -> None:
+    for path in (
+        *(ROOT / "roles").rglob("*.yml"),
+        *(ROOT / "roles").rglob("*.j2"),
+        *(ROOT / "playbooks").glob("*.yml"),
+    ):
+        for name in re.findall(r"\|\s*nfsmail\.cluster\.(\w+)", path.read_text(encoding="utf-8")):
+            assert name in brain.FILTERS, f"{path}: {name}"
+
+
+# ---- imports ----
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Level and module of each import; for ``from . import x`` the module is x."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield node.level, module
+            if node.level and not module:
+                yield from ((node.level, alias.name) for alias in node.names)
+
+
+STANDARD = {
+    *("__future__", "ast", "base64", "collections", "dataclasses", "difflib", "functools", "hashlib", "ipaddress"),
+    *("math", "operator", "pathlib", "posixpath", "re", "typing", "itertools", "json"),
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plugins" / "plugin_utils").glob("*.py")), ids=lambda path: path.name)
+def test_the_brain_knows_no_ansible(path: Path) -> None:
+    for level, module in imports(path):
+        if level == 0:
+            assert module.split(".")[0] in STANDARD, module
+        elif level == 2:
+            assert module.startswith("module_utils."), module
+        else:
+            assert level == 1
+
+
+def test_what_the_brain_shares_with_the_modules_is_pure() -> None:
+    shared = {
+        module.removeprefix("module_utils.")
+        for path in (ROOT / "plugins" / "plugin_utils").glob("*.py")
+        for level, module in imports(path)
+        if level == 2
+    }
+    assert shared
+    here = "ansible_collections.nfsmail.cluster.plugins.module_utils"
+    for name in shared:
+        for level, module in imports(ROOT / "plugins" / "module_utils" / f"{name}.py"):
+            assert level == 0
+            assert module.split(".")[0] in STANDARD or module == here or module.startswith(f"{here}._"), module
+
+
+def test_filters_know_only_the_brain() -> None:
+    known = {"ansible.errors", "yaml"}
+    for level, module in imports(ROOT / "plugins" / "filter" / "brain.py"):
+        assert level == 0 and (module.split(".")[0] in STANDARD or module in known) or level == 2, module
+        assert level == 0 or module.startswith("plugin_utils"), module
+
+
+def test_modules_know_nothing_of_the_brain() -> None:
+    # They run on the host, where the brain is not.
+    for folder in ("modules", "module_utils"):
+        for path in (ROOT / "plugins" / folder).glob("*.py"):
+            for _level, module in imports(path):
+                assert "plugin_utils" not in module, path.name
