@@ -107,7 +107,15 @@ def oldest_core() -> Stage:
     """The filters and playbooks under the oldest ansible-core, on a Python that it runs on."""
     place = ROOT / ".work" / "core"
     # A full path: another environment's playbooks must not find this one's ansible first.
-    tests = (str(place / "bin" / "python"), "-m", "pytest", "-q", "tests/unit/playbooks")
+    tests = (
+        str(place / "bin" / "python"),
+        "-m",
+        "pytest",
+        "-q",
+        "--confcutdir",
+        "tests/unit/playbooks",
+        "tests/unit/playbooks",
+    )
     return Stage(
         "oldest-core",
         [
@@ -121,7 +129,9 @@ def oldest_core() -> Stage:
 def scenario(name: str, **env: str) -> Stage:
     """One Molecule scenario, from create to destroy."""
     return Stage(
-        f"molecule-{name}", [("molecule", "test", "-s", name)], env={"MOLECULE_GLOB": "molecule/*/molecule.yml", **env}
+        f"molecule-{name}",
+        [("molecule", "test", "-s", name)],
+        env={"MOLECULE_GLOB": "molecule/*/molecule.yml", "ANSIBLE_TIMEOUT": "180", **env},
     )
 
 

@@ -46,6 +46,8 @@ def playbook(
         "ANSIBLE_STRATEGY": "mitogen_linear",
         "ANSIBLE_STRATEGY_PLUGINS": str(ROOT / ".ansible" / "strategy"),
         "ANSIBLE_DEPRECATION_WARNINGS": "False",
+        # An emulated machine on a busy host takes its time to answer.
+        "ANSIBLE_TIMEOUT": "180",
     }
     if show:
         return subprocess.run(command, cwd=ROOT, env=env, text=True, check=False)

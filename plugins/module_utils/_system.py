@@ -149,6 +149,13 @@ def close_inherited(keep: Sequence[int] = ()) -> None:
                 os.close(number)
 
 
+def words(exc: BaseException) -> str:
+    """An exception for people: no error number, but the file."""
+    if isinstance(exc, OSError) and exc.strerror:
+        return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
+    return str(exc) or repr(exc)
+
+
 def start_child(func: Callable[[], Any]) -> Child:
     """Start C(func) in a child process; its JSON-able result is fetched by C(collect)."""
     global _in_child
@@ -166,7 +173,7 @@ def start_child(func: Callable[[], Any]) -> Child:
             answer = {"value": func()}
         except BaseException as exc:  # the parent must hear of everything, SystemExit included
             answer = {
-                "error": str(exc) or repr(exc),
+                "error": words(exc),
                 "kind": type(exc).__name__,
                 "code": getattr(exc, "errno", None),
             }

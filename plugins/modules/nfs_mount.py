@@ -478,7 +478,8 @@ class NfsMount:
             if result.rc != 0:
                 now, dummy2 = self.look()
                 if now is not None and now.mount_id == mount.mount_id:
-                    return result.reason
+                    hint = "; is the server gone? force_busy detaches the mount" if result.timed_out else ""
+                    return f"{result.reason}{hint}"
         return "there is always one more mount below"
 
     def write_fstab(self, old: str, new: str) -> None:

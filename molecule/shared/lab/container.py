@@ -44,13 +44,13 @@ def provide(suite: str) -> str:
     folder = cache_dir() / "containers"
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{suite}-{key}.tar"
-    with locked(folder / f".{suite}.lock"):
+    with locked(folder / f".{suite}.lock") as lock:
         fresh = archive.exists() and time.time() - archive.stat().st_mtime < MAX_AGE_SECONDS
         if fresh and _label(suite) == f"{key}-{archive.stat().st_mtime_ns}":
             return "ready"
         if not fresh:
             with scratch(folder, suite) as work:
-                run(command(suite, work / "image.tar"))
+                run(command(suite, work / "image.tar"), lock)
                 for earlier in folder.glob(f"{suite}-*.tar"):
                     earlier.unlink()
                 (work / "image.tar").rename(archive)

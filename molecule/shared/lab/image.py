@@ -93,7 +93,7 @@ def build(image: Image, stage: Callable[[str], None]) -> BuiltImage:
     folder = image_folder(image)
     folder.parent.mkdir(parents=True, exist_ok=True)
     stage("waiting for another build")
-    with locked(folder.parent / f".{image.name}.lock"):
+    with locked(folder.parent / f".{image.name}.lock") as lock:
         if ready := find(image):
             return ready
         with scratch(folder.parent, image.name) as work:
@@ -101,7 +101,7 @@ def build(image: Image, stage: Callable[[str], None]) -> BuiltImage:
             out = work / "image"
             out.mkdir()
             stage("1/3 packages")
-            _install(image, root)
+            _install(image, root, lock)
             stage("2/3 boot files")
             _boot_files(root, out)
             stage("3/3 disk")
@@ -133,8 +133,8 @@ def data_disk(disk: Disk) -> Path:
     return path
 
 
-def run(command: list[str], **environment: str) -> None:
-    """Run a tool; show what it said only when it fails."""
+def run(command: list[str], hold: int | None = None, **environment: str) -> None:
+    """Run a tool; show what it said only when it fails. It holds a lock too, in case it survives this process."""
     result = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -142,6 +142,7 @@ def run(command: list[str], **environment: str) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **environment},
+        pass_fds=[] if hold is None else [hold],
     )
     if result.returncode:
         tail = "\n".join(result.stdout.splitlines()[-30:])
@@ -157,10 +158,10 @@ def _tool(name: str) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[int]:
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle.fileno()
 
 
 @contextmanager
@@ -216,14 +217,14 @@ def _command(image: Image, target: Path) -> list[str]:
     return mmdebstrap(image.suite, target, [*BASE_PACKAGES, *image.packages], *options)
 
 
-def _install(image: Image, root: Path) -> None:
+def _install(image: Image, root: Path, lock: int) -> None:
     # The path is kept out of the command line: that is part of the cache key, and checkouts share the cache.
     rootfs = str(HERE / "rootfs")
     if os.geteuid() == 0:
-        run(_command(image, root), NFSMAIL_ROOTFS=rootfs)
+        run(_command(image, root), lock, NFSMAIL_ROOTFS=rootfs)
         return
     archive = root.with_suffix(".tar")
-    run(_command(image, archive), NFSMAIL_ROOTFS=rootfs)
+    run(_command(image, archive), lock, NFSMAIL_ROOTFS=rootfs)
     root.mkdir()
     root.chmod(0o777)
     run([*_as_root(), "tar", "-C", str(root), "-xf", str(archive)])

@@ -24,10 +24,10 @@ QEMU = "qemu-system-x86_64"
 PROBE_SECONDS = 8
 
 KERNEL_ARGUMENTS = " ".join([
-    *("console=ttyS0", "loglevel=4", "net.ifnames=0", "panic=30"),
+    *("console=ttyS0", "loglevel=5", "net.ifnames=0", "panic=30"),
     # A quarter less time to start a Python program under emulation, and the lab holds no secrets.
     *("norandmaps", "mitigations=off", "nokaslr"),
-    *("nowatchdog", "random.trust_cpu=on", "systemd.show_status=error"),
+    *("nowatchdog", "random.trust_cpu=on", "systemd.show_status=true", "SYSTEMD_COLORS=0"),
 ])  # fmt: skip
 
 

@@ -230,6 +230,28 @@ TRICKY = (
 )
 
 
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("x#y", '"x#y"'),
+        ("x # y", '"x # y"'),
+        ("end\\", '"end\\\\"'),
+        ('"double"', r'"\"double\""'),
+        ("'single'", "\"'single'\""),
+        (" blank", '" blank"'),
+        ("blank ", '"blank "'),
+        # As they are: Dovecot gives these a meaning that extra settings may want, or none.
+        ("</etc/x.pem", "</etc/x.pem"),
+        ("$mail_plugins quota", "$mail_plugins quota"),
+        ("it's", "it's"),
+        ("\\Drafts", "\\Drafts"),
+    ],
+)
+@pytest.mark.parametrize("version", ["2.3.19", "2.4.1"])
+def test_quotes(value: str, written: str, version: str) -> None:
+    assert to_doveconf({"x": value}, version).splitlines()[-1] == f"x = {written}"
+
+
 @needs_doveconf
 def test_dovecot_reads_what_was_meant(tmp_path: Path) -> None:
     tree = {"plugin": {f"v{number:02d}": value for number, value in enumerate(TRICKY)}}

@@ -342,7 +342,10 @@ def test_new_mount_fails_and_the_old_one_comes_back(host: Host, run_module: RunM
     assert (result["changes"], host.guard["marker_text"]) == ([], _guard.marker_text(SRC))
     host.mount_errors.clear()
     result = run_module.ok(nfs_mount, **params(host, src="nfs2:/x"))
-    assert (result["changes"], host.guard["marker_text"]) == (["mount", "fstab", "guard"], _guard.marker_text("nfs2:/x"))
+    assert (result["changes"], host.guard["marker_text"]) == (
+        ["mount", "fstab", "guard"],
+        _guard.marker_text("nfs2:/x"),
+    )
 
 
 def test_options_in_effect_come_back_when_fstab_says_other_ones(host: Host, run_module: RunModule) -> None:
