@@ -154,6 +154,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "inventory_report": inventory_report,
     "lock_conf": lock_conf,
     "mount_options": matrix.mount_options,
+    "needs_lockd": matrix.needs_lockd,
     "override_file": override_file,
     "passwd_file": passwd_file,
     "proxy_conf": dovecot_conf.proxy_conf,

@@ -49,6 +49,12 @@ def mount_options(profile: Mapping[str, Any] | Profile) -> list[str]:
     return [rule.value for rule in _matching(profile, "mount")]
 
 
+def needs_lockd(profile: Mapping[str, Any] | Profile) -> bool:
+    """Whether lockd and statd are to run: NFSv2 or v3, and not switched off."""
+    parsed = parse_profile(profile)
+    return parsed.needs_lockd and parsed.lockd
+
+
 def explain(profile: Mapping[str, Any] | Profile) -> list[dict[str, str]]:
     """Each setting with its value, reason and source, in the order written to the file."""
     return [

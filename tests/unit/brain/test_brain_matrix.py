@@ -16,6 +16,7 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils.matrix import (
     explain,
     in_range,
     mount_options,
+    needs_lockd,
     plan_findings,
     settings,
 )
@@ -287,3 +288,17 @@ def test_the_answers_are_the_same_for_a_mapping_and_a_read_profile() -> None:
     data = {"topology": "random", "nfs_version": 3, "mailbox_format": "mbox"}
     for function in (settings, mount_options, explain, plan_findings):
         assert function(data) == function(parse_profile(data))
+
+
+@pytest.mark.parametrize(
+    ("profile", "needed"),
+    [
+        ({"nfs_version": 3}, True),
+        ({"nfs_version": "2"}, True),
+        ({"nfs_version": "3", "lockd": "no"}, False),
+        ({"nfs_version": "4.2"}, False),
+        ({"nfs_version": 4.1, "lockd": True}, False),
+    ],
+)
+def test_lockd_is_needed_for_nfsv3_however_it_is_written(profile: dict[str, Any], needed: bool) -> None:
+    assert needs_lockd(profile) is needed

@@ -141,6 +141,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "from_doveconf": ("}",),
     "lock_conf": ({"lockd": 40000},),
     "mount_options": ({"topology": 3},),
+    "needs_lockd": ({"lockd": "maybe"},),
     "override_file": ({"a@x": "mail9"}, BACKENDS),
     "passwd_file": ([{"name": "a@x", "password": "k3pt-S3cret"}],),
     "proxy_conf": ({**PLAN, "proxy_password": "k3pt-S3cret"},),
