@@ -22,6 +22,11 @@ unit: ## Run the unit tests
 lint: ## Run the linters and the type checker
 	@tools/test lint
 
+.PHONY: docs
+docs: ## Write the tables of docs/ and the roles' READMEs anew from rules, checks and argument specs
+	@tools/setup base
+	@.venv/bin/python tools/docs.py
+
 SCENARIOS := $(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml))
 .PHONY: $(SCENARIOS)
 molecule-NAME: ## Run one scenario: default (Docker), single or per_user (lab)
