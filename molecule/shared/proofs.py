@@ -135,3 +135,15 @@ def addresses() -> dict[str, str]:
 def report(path: Path) -> dict[str, Any]:
     """The JSON report of verify.yml."""
     return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def verified(scenario: str) -> set[str]:
+    """Run verify.yml, insist that nothing is wrong, show its table; the ids of the checks it made."""
+    path = LAB / "verify.json"
+    done = playbook("verify", scenario, "-e", f"nfsmail_report_path={path}", log=LAB / "verify.log")
+    if done.returncode:
+        raise AssertionError(done.stdout)
+    verdict = report(path)
+    print("\n".join(verdict["table"]))
+    assert verdict["counts"]["error"] == verdict["counts"]["warning"] == 0
+    return {row["id"] for row in verdict["checks"]}
