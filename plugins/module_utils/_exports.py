@@ -125,6 +125,9 @@ _ALIASES = {
 }
 # Shown only when they are not the default: an option of the left column holds while none of the right is shown.
 _HOLDS_UNLESS = {
+    "sync": ("async",),  # not shown by exportfs 1.3
+    "no_wdelay": ("wdelay",),
+    "subtree_check": ("no_subtree_check",),
     "secure_locks": ("insecure_locks",),
     "acl": ("no_acl",),
     "no_pnfs": ("pnfs",),

@@ -117,6 +117,20 @@ def test_options_hold(path: str, client: str, options: list[str]) -> None:
     assert _exports.judge([entry(path, client, *options)], shown) == []
 
 
+def test_options_that_exportfs_1_3_does_not_show() -> None:
+    shown = _exports.parse_exportfs((DATA / "exportfs-1.3.4.txt").read_text())
+    assert len(shown) == 4
+    wanted = [
+        entry("/srv/mail", "10.77.0.0/24", "rw", "sync", "root_squash", "no_subtree_check", "fsid=1", "hide", "secure"),
+        entry("/srv/mail", "*.lan", "nohide", "mp=/srv", "sec=krb5:sys"),
+        entry("/srv/mail", "@ng", "ro", "sync", "subtree_check", "no_wdelay", "no_root_squash"),
+        entry("/srv", "localhost", "ro", "async", "insecure", "anonuid=5000", "crossmnt"),
+    ]
+    assert _exports.judge(wanted, shown) == []
+    wrong = _exports.judge([entry("/srv", "localhost", "sync", "secure", "rw")], shown)
+    assert [item["found"] for item in wrong] == ["async", "insecure", "ro"]
+
+
 @pytest.mark.parametrize(
     ("path", "client", "option", "found"),
     [
