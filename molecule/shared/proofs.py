@@ -27,10 +27,8 @@ from mailflow.placement import parse_hosts, parse_shards
 PASSWORD = "lab-password-1"
 
 
-def playbook(
-    name: str, scenario: str, *arguments: str, show: bool = False, log: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a playbook of the collection on the lab with a scenario's inventory; with ``log`` the output goes there."""
+def playbook(name: str, scenario: str, *arguments: str, show: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the collection on the lab with a scenario's inventory; its output is kept, or shown."""
     command = [
         str(BIN / "ansible-playbook"),
         f"--inventory={LAB / 'inventory.yml'}",
@@ -49,14 +47,10 @@ def playbook(
         # An emulated machine on a busy host takes its time to answer.
         "ANSIBLE_TIMEOUT": "180",
     }
-    if show:
-        return subprocess.run(command, cwd=ROOT, env=env, text=True, check=False)
-    done = subprocess.run(
-        command, cwd=ROOT, env=env, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    kept = None if show else subprocess.PIPE
+    return subprocess.run(
+        command, cwd=ROOT, env=env, text=True, check=False, stdout=kept, stderr=kept and subprocess.STDOUT
     )
-    if log:
-        log.write_text(done.stdout, encoding="utf-8")
-    return done
 
 
 def on(machine: str, command: str, check: bool = True) -> str:
@@ -75,25 +69,30 @@ def on(machine: str, command: str, check: bool = True) -> str:
     return done.stdout
 
 
-def code(machine: str, command: str) -> int:
-    """The exit code of a command on a machine."""
-    return int(on(machine, f"({command}) >/dev/null 2>&1; echo $?").strip().splitlines()[-1])
+def code(machine: str, command: str, check: bool = True) -> int | None:
+    """The exit code of a command on a machine; without ``check``, none while the machine does not answer."""
+    said = on(machine, f"({command}) >/dev/null 2>&1; echo $?", check).split()
+    return int(said[-1]) if said and said[-1].isdigit() else None
 
 
 def wait_until(what: str, machine: str, command: str, seconds: float = 120) -> float:
     """Wait until a command succeeds on a machine; how long that took."""
     start = time.monotonic()
     while time.monotonic() - start < seconds:
-        if on(machine, f"({command}) >/dev/null 2>&1; echo $?", check=False).strip().endswith("0"):
+        if code(machine, command, check=False) == 0:
             return time.monotonic() - start
         time.sleep(1)
     raise AssertionError(f"{what} on {machine}: not within {seconds:.0f} s: {command}")
 
 
+def hosts() -> dict[str, dict[str, Any]]:
+    """The running lab's machines with their variables."""
+    return dict(yaml.safe_load((LAB / "inventory.yml").read_text(encoding="utf-8"))["all"]["hosts"])
+
+
 def forwarded(machine: str, port: int) -> tuple[str, int]:
     """Where a TCP port of a machine is reached from here."""
-    inventory = yaml.safe_load((LAB / "inventory.yml").read_text(encoding="utf-8"))
-    return "127.0.0.1", int(inventory["all"]["hosts"][machine]["lab_forward"][port])
+    return "127.0.0.1", int(hosts()[machine]["lab_forward"][port])
 
 
 def variables(scenario: str) -> dict[str, Any]:
@@ -104,12 +103,14 @@ def variables(scenario: str) -> dict[str, Any]:
 
 def mail_through(front: str, scenario: str, reader: str, seed: int = 1) -> Report:
     """Send CPython's e-mail samples through ``front`` and read them back; ``reader`` lists the files on the store."""
-    users = {user["name"]: PASSWORD for user in variables(scenario)["nfsmail_users"]}
+    cluster = variables(scenario)
+    users = {user["name"]: PASSWORD for user in cluster["nfsmail_users"]}
     expected = None
-    if variables(scenario)["nfsmail_topology"] == "per_user":
+    if cluster["nfsmail_topology"] == "per_user":
         shards = parse_shards(on(front, "cat /etc/dovecot/nfsmail-shards").splitlines())
         overrides = parse_hosts(on(front, "cat /etc/dovecot/nfsmail-overrides").splitlines(), "overrides")
-        expected = placement(users, shards, overrides, addresses())
+        names = {str(host["nfsmail_address"]): name for name, host in hosts().items()}
+        expected = placement(users, shards, overrides, names)
 
     def listing() -> Iterable[str]:
         return on(reader, "find /srv/mail -name lost+found -prune -o -type f -print").splitlines()
@@ -126,24 +127,19 @@ def mail_through(front: str, scenario: str, reader: str, seed: int = 1) -> Repor
     )
 
 
-def addresses() -> dict[str, str]:
-    """LAN address to machine."""
-    inventory = yaml.safe_load((LAB / "inventory.yml").read_text(encoding="utf-8"))
-    return {str(host["nfsmail_address"]): name for name, host in inventory["all"]["hosts"].items()}
-
-
-def report(path: Path) -> dict[str, Any]:
-    """The JSON report of verify.yml."""
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+def verify(scenario: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """Run verify.yml; what it printed, and its JSON report, empty when it came to no verdict."""
+    path = LAB / "verify.json"
+    path.unlink(missing_ok=True)
+    done = playbook("verify", scenario, "-e", f"nfsmail_report_path={path}")
+    return done, json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def verified(scenario: str) -> set[str]:
     """Run verify.yml, insist that nothing is wrong, show its table; the ids of the checks it made."""
-    path = LAB / "verify.json"
-    done = playbook("verify", scenario, "-e", f"nfsmail_report_path={path}", log=LAB / "verify.log")
+    done, verdict = verify(scenario)
     if done.returncode:
         raise AssertionError(done.stdout)
-    verdict = report(path)
     print("\n".join(verdict["table"]))
     assert verdict["counts"]["error"] == verdict["counts"]["warning"] == 0
     return {row["id"] for row in verdict["checks"]}

@@ -22,7 +22,6 @@ from .shards import lowered
 SOURCE = "Dovecot documentation"
 PROTOCOLS = ("imap", "pop3", "lmtp")
 SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{16,}\Z")
-DRIVERS_WITH_INDEX = ("maildir", "mbox", "sdbox", "mdbox")
 # The part of the mailbox location below the user's home.
 MAIL_DIR = {"maildir": "Maildir", "mbox": "mail", "sdbox": "sdbox", "mdbox": "mdbox"}
 WORDS = {

@@ -20,7 +20,6 @@ from .profile import KEYS, Profile, parse_profile
 from .shards import override_lines, parse_backends
 
 DESIGN = "docs: choosing a topology"
-GROUPS = ("nfs_servers", "mail_backends", "mail_proxies", "mail_balancers")
 PREFIXES = (
     "nfsmail_",
     "nfs_server_",
