@@ -7,8 +7,8 @@ HOST ?= mail1
 help: ## List the commands
 	@awk -F ":.*## " "/^[a-zA-Z_-]+:.*## / {printf \"  make %-18s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
 
-.PHONY: demo test unit lint
-demo: ## Configure a cluster of four virtual machines and send mail through it
+.PHONY: demo test unit lint dovecot benchmark
+demo: ## Configure a cluster of five virtual machines and send mail through it
 	@tools/setup base lab
 	@tools/lab up
 	@tools/demo
@@ -22,6 +22,23 @@ unit: ## Run the unit tests
 lint: ## Run the linters and the type checker
 	@tools/test lint
 
+dovecot: ## Ask Dovecot 2.3.13, 2.3.19 and 2.4.1 about every plan and every shard (Docker)
+	@tools/test dovecot
+
+benchmark: ## How long judging takes, for up to 10,000 hosts
+	@tools/setup base
+	@.venv/bin/python tools/benchmark.py
+
+.PHONY: faults
+faults: ## Break the lab's cluster in every way under live traffic, in every cell, and print the table (an hour and more)
+	@NFSMAIL_FAULTS=all tools/test molecule-faults
+	@cat .work/faults.txt
+
+.PHONY: fuzz
+fuzz: ## Feed the brain with nonsense, SECONDS (300) for each of five targets: nothing but our own errors
+	@tools/setup base
+	@NFSMAIL_FUZZ_SECONDS=$(or $(SECONDS),300) PYTHONPATH=.ansible/collections .venv/bin/pytest -q tests/fuzz
+
 .PHONY: docs
 docs: ## Write the tables of docs/ and the roles' READMEs anew from rules, checks and argument specs
 	@tools/setup base
@@ -29,7 +46,7 @@ docs: ## Write the tables of docs/ and the roles' READMEs anew from rules, check
 
 SCENARIOS := $(patsubst molecule/%/molecule.yml,molecule-%,$(wildcard molecule/*/molecule.yml))
 .PHONY: $(SCENARIOS)
-molecule-NAME: ## Run one scenario: default (Docker), single or per_user (lab)
+molecule-NAME: ## Run one scenario: default (Docker), single, per_user, switch or faults (lab)
 $(SCENARIOS):
 	@tools/test $@
 
@@ -54,6 +71,6 @@ ssh: ## Log in to a machine: make ssh HOST=mail1
 	@tools/lab ssh $(HOST)
 
 clean: ## Stop everything and remove what the tools made here (images stay in the cache)
-	@if [ -d .lab ] && [ -x .venv/bin/python ]; then tools/lab down; fi
+	@if [ -d .lab ] && [ -x .venv/bin/python ]; then NFSMAIL_LAB=.lab/second tools/lab down; tools/lab down; fi
 	@if [ -d .lab ]; then tools/dockerd stop; fi
 	rm -rf .lab .work .venv .ansible .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -10,6 +10,7 @@ are out of date are listed. Run it with .venv/bin/python.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import sys
@@ -22,9 +23,14 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ansible" / "collections"))  # tools/setup makes it
 
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import alerts, wiki2012
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.audit import AUDIT_CHECKS, MILDER
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.catalogue import SETTINGS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import CHECKS
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import KEYS
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils.rules import RULES, Rule
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.matrix import matching
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.metrics import COUNTERS
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import DERIVED, KEYS, Profile
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.rules import PATHS, RULES, Rule
 
 MARKED = re.compile(r"(<!-- begin (\S+): written by tools/docs.py -->\n).*?(<!-- end -->)", re.DOTALL)
 LEVELS = ("error", "warning", "info")
@@ -85,23 +91,61 @@ def every_role() -> str:
     return "\n".join(f"## {role}\n\n{spec(role)['short_description']}.\n\n{variables(role)}" for role in roles)
 
 
+TOPOLOGIES = ("single", "random", "per_user")
+
+
 def condition(rule: Rule) -> str:
     """When a rule holds."""
-    words = [f"{key} {' or '.join(map(_word, values))}" for key, values in rule.when.items()]
+    words = [_condition(key, values) for key, values in rule.when.items()]
     return ", ".join([*words, *([f"Dovecot {rule.versions}"] if rule.versions else [])]) or "always"
 
 
+def _condition(key: str, values: Iterable[str | bool]) -> str:
+    if key in DERIVED:
+        return DERIVED[key] if True in values else f"no {DERIVED[key]}"
+    return f"{key} {' or '.join(map(_word, values))}"
+
+
+# What stands in one table by topology, and what its names are called there.
+WRITTEN = {"set": "", "mount": "mount option ", "kernel": "kernel parameter "}
+
+
+def by_topology() -> str:
+    """What a cluster gets: settings and mount options by topology, else as by default."""
+    rows: dict[tuple[str, str], dict[str, Rule]] = {}
+    for topology in TOPOLOGIES:
+        profile = Profile(topology=topology, nfs_version="3", cache_flush=topology == "random")
+        for effect in WRITTEN:
+            for rule in matching(profile, effect):
+                rows.setdefault((effect, rule.target), {})[topology] = rule
+    return table(
+        ("", *TOPOLOGIES, "rules"),
+        (
+            (
+                f"{WRITTEN[effect]}`{target}`",
+                *(f"`{found[topology].value}`" if topology in found else "-" for topology in TOPOLOGIES),
+                ", ".join(dict.fromkeys(rule.id for rule in found.values())),
+            )
+            for (effect, target), found in rows.items()
+        ),
+    )
+
+
+def _source(rule: Rule) -> str:
+    return rule.source + (" (*)" if rule.overrides_2012 else "")
+
+
 def rules(effect: str) -> str:
-    """What the matrix writes: settings or mount options."""
+    """What the matrix writes: settings, settings while mail is delivered, settings of proxies, or mount options."""
     return table(
         ("id", "written", "when", "why", "source"),
         (
             (
                 rule.id,
-                f"`{rule.target} = {rule.value}`" if effect == "set" else f"`{rule.value}`",
+                f"`{rule.value}`" if effect == "mount" else f"`{rule.target} = {rule.value}`",
                 condition(rule),
                 rule.text,
-                rule.source + (" (*)" if rule.overrides_2012 else ""),
+                _source(rule),
             )
             for rule in RULES
             if rule.effect == effect
@@ -109,24 +153,96 @@ def rules(effect: str) -> str:
     )
 
 
+def _findings(written: bool) -> list[Rule]:
+    return [rule for level in LEVELS for rule in RULES if rule.effect == level and bool(rule.found) == written]
+
+
 def findings() -> str:
-    """What the matrix refuses or warns of."""
+    """What the matrix refuses or warns of in a plan."""
     return table(
         ("id", "level", "when", "what goes wrong", "way out", "source"),
         (
-            (
-                rule.id,
-                rule.effect,
-                condition(rule),
-                rule.text,
-                rule.fix,
-                rule.source + (" (*)" if rule.overrides_2012 else ""),
-            )
-            for level in LEVELS
-            for rule in RULES
-            if rule.effect == level
+            (rule.id, rule.effect, condition(rule), rule.text, rule.fix, _source(rule))
+            for rule in _findings(written=False)
         ),
     )
+
+
+def settings_found() -> str:
+    """What the matrix refuses or warns of in settings that somebody wrote."""
+    return table(
+        ("id", "level", "found", "when", "what goes wrong", "way out", "source"),
+        (
+            (rule.id, rule.effect, _found(rule), condition(rule), rule.text, rule.fix, _source(rule))
+            for rule in _findings(written=True)
+        ),
+    )
+
+
+MEANINGS = {
+    "@foreign": "a name of the other dialect",
+    "@foreign_value": "a value that it does not have",
+    "@namespaces": "two namespaces or more",
+    "@attachments": "attachments",
+    PATHS: "a path or user format",
+}
+
+
+def _found(rule: Rule) -> str:
+    words = []
+    for name, value in rule.found.items():
+        if name in MEANINGS:
+            words.append(MEANINGS[name] + (" on local disk" if value == "local" else ""))
+        elif name.startswith("@"):
+            places = {"local": "on local disk", "nfs": "on the store", "memory": "in memory"}
+            words.append(f"`{name[1:]}` {' or '.join(places[place] for place in value.split('|'))}")
+        else:
+            plain = re.sub(r"\(\.\*/\)\?|\(/[^()]*\)\?|\[\^/\]\*", "", name.removeprefix("!"))
+            words.append(("no " if name.startswith("!") else "") + f"`{plain}`" + _values(value))
+    return ", ".join(words)
+
+
+def _values(pattern: str) -> str:
+    """A pattern of values in words, where it has some."""
+    return f" {pattern.replace('|', ' or ')}" if re.fullmatch(r"\w+(\|\w+)*", pattern) else ""
+
+
+def dialects() -> str:
+    """Names that differ between 2.3 and 2.4, and defaults that do."""
+    return table(
+        ("Dovecot 2.3", "Dovecot 2.4", "note"),
+        (
+            (
+                code(setting.old) if setting.old else "-",
+                code(setting.new) if setting.new else "-",
+                setting.hint
+                + (
+                    f"default {setting.default[0]} in 2.3, {setting.default[1]} in 2.4"
+                    if _defaults_differ(setting)
+                    else ""
+                ),
+            )
+            for setting in SETTINGS
+            if setting.old != setting.new or _defaults_differ(setting)
+        ),
+    )
+
+
+def _defaults_differ(setting: Any) -> bool:
+    return setting.default is not None and setting.default[0] != setting.default[1]
+
+
+def since_2012() -> str:
+    """Every statement of the page of 2012, and what became of it."""
+    return table(
+        ("", "the page of 2012", "today", "", "served by"),
+        ((one.id, one.says, one.verdict, one.today, ", ".join(one.served)) for one in wiki2012.STATEMENTS),
+    )
+
+
+def left_out() -> str:
+    """What is documented and has no rule."""
+    return table(("what", "why not"), ((one.what, one.why) for one in wiki2012.LEFT_OUT))
 
 
 def checks() -> str:
@@ -134,6 +250,24 @@ def checks() -> str:
     return table(
         ("id", "what is asked", "what to do when it is wrong", "source"),
         ((check.id, check.what, check.fix, check.source) for check in CHECKS.values()),
+    )
+
+
+def audit_checks() -> str:
+    """The questions that audit.yml asks beside those of verify.yml."""
+    return table(
+        ("id", "what is asked", "what to do when it is wrong", "source"),
+        ((check.id, check.what, check.fix, check.source) for check in AUDIT_CHECKS.values()),
+    )
+
+
+def audit_levels() -> str:
+    """Where an audit is milder than verify.yml."""
+    targets = {rule.id: f"`{rule.target}`" for rule in RULES}
+    words = {id: f"{targets.get(id) or CHECKS[id].what} ({id})" for id in MILDER}
+    return table(
+        ("level", "for"),
+        ((level, ", ".join(words[id] for id in MILDER if MILDER[id] == level)) for level in LEVELS[1:]),
     )
 
 
@@ -145,13 +279,74 @@ def profile_keys() -> str:
     )
 
 
+def counters() -> str:
+    """What Dovecot counts."""
+    return table(
+        ("metric", "on", "events", "meaning"),
+        (
+            (
+                f"`{one.names[0]}`",
+                " and ".join(one.on) + (f", Dovecot {one.versions}" if one.versions else ""),
+                f"`{one.filter}`",
+                one.text,
+            )
+            for one in COUNTERS
+        ),
+    )
+
+
+def gauges() -> str:
+    """What our own program writes."""
+    place = METRICS_FILES / "nfsmail_metrics.py"
+    found = importlib.util.spec_from_file_location("nfsmail_metrics", place)
+    assert found and found.loader
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return table(("metric", "meaning"), ((f"`{name}`", text) for name, text in module.METRICS.items()))
+
+
+def alert_table() -> str:
+    """What Prometheus raises an alert for."""
+    return table(
+        ("alert", "severity", "when", "for", "what to do"),
+        ((one.name, one.severity, f"`{one.expr}`", one.lasting, one.todo) for one in alerts.ALERTS),
+    )
+
+
+class _Indented(yaml.SafeDumper):
+    """Lists within mappings are indented, as in all our files."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+METRICS_FILES = ROOT / "roles" / "metrics" / "files"
+
+
+def files() -> Mapping[Path, str]:
+    """Files that are written as a whole."""
+    rules_ = yaml.dump(alerts.alert_rules(), Dumper=_Indented, sort_keys=False, width=100)
+    return {
+        METRICS_FILES
+        / "nfsmail-alerts.yml": "---\n# For Prometheus (rule_files). Written by tools/docs.py from plugins/plugin_utils/alerts.py.\n"
+        + rules_,
+        METRICS_FILES / "nfsmail-dashboard.json": json.dumps(alerts.dashboard(), indent=2) + "\n",
+    }
+
+
 def written(name: str) -> str:
     """The text between a pair of marks; ``variables:ROLE`` and the like have an argument."""
     kind, _, argument = name.partition(":")
     if kind == "role":
         about = spec(argument)
         return "".join(f"{prose(line)}\n" for line in about["description"]) + "\n## Variables\n\n" + variables(argument)
-    parts = {"variables": every_role, "findings": findings, "checks": checks, "profile-keys": profile_keys}
+    parts = {
+        **{"variables": every_role, "findings": findings, "checks": checks, "profile-keys": profile_keys},
+        **{"by-topology": by_topology, "settings-found": settings_found, "dialects": dialects},
+        **{"since-2012": since_2012, "left-out": left_out},
+        **{"metrics-dovecot": counters, "metrics-own": gauges, "metrics-alerts": alert_table},
+        **{"audit-checks": audit_checks, "audit-levels": audit_levels},
+    }
     return rules(argument) if kind == "rules" else parts[kind]()
 
 
@@ -161,11 +356,12 @@ def renewed(text: str) -> str:
 
 
 def pages() -> Mapping[Path, str]:
-    """Every page that has marks, with its text as it should be."""
+    """Every page that has marks and every file that we write, with its text as it should be."""
     found = {
         path: path.read_text(encoding="utf-8") for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")]
     }
-    return {path: renewed(text) for path, text in sorted(found.items()) if MARKED.search(text)}
+    marked = {path: renewed(text) for path, text in sorted(found.items()) if MARKED.search(text)}
+    return {**marked, **files()}
 
 
 def main() -> int:
@@ -173,7 +369,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a page is out of date")
     check = parser.parse_args().check
-    stale = [path for path, text in pages().items() if path.read_text(encoding="utf-8") != text]
+    stale = [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         print(f"{path.relative_to(ROOT)}: {'out of date, run tools/docs.py' if check else 'written'}")
         if not check:

@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-LAB = ROOT / ".lab"
+LAB = ROOT / os.environ.get("NFSMAIL_LAB", ".lab")
 BIN = Path(sys.executable).parent
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,6 +30,16 @@ PASSWORD = "lab-password-1"
 
 def playbook(name: str, scenario: str, *arguments: str, show: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a playbook of the collection on the lab with a scenario's inventory; its output is kept, or shown."""
+    kept = None if show else subprocess.PIPE
+    run = start_playbook(name, scenario, *arguments, output=kept)
+    said, _ = run.communicate()
+    return subprocess.CompletedProcess(run.args, run.returncode, said)
+
+
+def start_playbook(
+    name: str, scenario: str, *arguments: str, output: int | None = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
+    """Start such a run, and do not wait for it."""
     command = [
         str(BIN / "ansible-playbook"),
         f"--inventory={LAB / 'inventory.yml'}",
@@ -47,9 +58,8 @@ def playbook(name: str, scenario: str, *arguments: str, show: bool = False) -> s
         # An emulated machine on a busy host takes its time to answer.
         "ANSIBLE_TIMEOUT": "180",
     }
-    kept = None if show else subprocess.PIPE
-    return subprocess.run(
-        command, cwd=ROOT, env=env, text=True, check=False, stdout=kept, stderr=kept and subprocess.STDOUT
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, text=True, stdout=output, stderr=subprocess.STDOUT if output is not None else None
     )
 
 
@@ -101,45 +111,58 @@ def variables(scenario: str) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
+def store_files(reader: str) -> list[str]:
+    """The paths of all files on the mail store; the NFS server itself has no cache to be wrong."""
+    return on(reader, "find /srv/mail -name lost+found -prune -o -type f -print").splitlines()
+
+
+def places(proxy: str, scenario: str) -> dict[str, str]:
+    """The backend of each user, as the files of this proxy say."""
+    users = [user["name"] for user in variables(scenario)["nfsmail_users"]]
+    shards = parse_shards(on(proxy, "cat /etc/dovecot/nfsmail-shards").splitlines())
+    overrides = parse_hosts(on(proxy, "cat /etc/dovecot/nfsmail-overrides").splitlines(), "overrides")
+    names = {str(host["nfsmail_address"]): name for name, host in hosts().items()}
+    return placement(users, shards, overrides, names)
+
+
 def mail_through(front: str, scenario: str, reader: str, seed: int = 1) -> Report:
     """Send CPython's e-mail samples through ``front`` and read them back; ``reader`` lists the files on the store."""
     cluster = variables(scenario)
-    users = {user["name"]: PASSWORD for user in cluster["nfsmail_users"]}
-    expected = None
-    if cluster["nfsmail_topology"] == "per_user":
-        shards = parse_shards(on(front, "cat /etc/dovecot/nfsmail-shards").splitlines())
-        overrides = parse_hosts(on(front, "cat /etc/dovecot/nfsmail-overrides").splitlines(), "overrides")
-        names = {str(host["nfsmail_address"]): name for name, host in hosts().items()}
-        expected = placement(users, shards, overrides, names)
-
-    def listing() -> Iterable[str]:
-        return on(reader, "find /srv/mail -name lost+found -prune -o -type f -print").splitlines()
-
     return run(
         Config(
             lmtp=forwarded(front, 24),
             imap=forwarded(front, 143),
-            users=users,
+            users={user["name"]: PASSWORD for user in cluster["nfsmail_users"]},
             seed=seed,
-            expected=expected,
-            listing=listing,
+            expected=places(front, scenario) if cluster["nfsmail_topology"] == "per_user" else None,
+            listing=lambda: store_files(reader),
         )
     )
 
 
-def verify(scenario: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+def verify(scenario: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """Run verify.yml; what it printed, and its JSON report, empty when it came to no verdict."""
     path = LAB / "verify.json"
     path.unlink(missing_ok=True)
-    done = playbook("verify", scenario, "-e", f"nfsmail_report_path={path}")
+    done = playbook("verify", scenario, "-e", f"nfsmail_report_path={path}", *arguments)
     return done, json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def verified(scenario: str) -> set[str]:
-    """Run verify.yml, insist that nothing is wrong, show its table; the ids of the checks it made."""
-    done, verdict = verify(scenario)
+def verified(scenario: str, *arguments: str, warnings: Collection[str] = ()) -> set[str]:
+    """Run verify.yml, insist that nothing is wrong but the named warnings, show its table; the checks it made."""
+    done, verdict = verify(scenario, *arguments)
     if done.returncode:
         raise AssertionError(done.stdout)
     print("\n".join(verdict["table"]))
-    assert verdict["counts"]["error"] == verdict["counts"]["warning"] == 0
+    assert verdict["counts"]["error"] == 0
+    # Emulated machines stand still for a while now and then, and Dovecot logs it.
+    told = {row["id"] for row in verdict["checks"] if row["level"] == "warning"} - {"NFS328"}
+    assert told == set(warnings), told
     return {row["id"] for row in verdict["checks"]}
+
+
+def changed(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """How many tasks changed something on each host, as a playbook that went well says at its end."""
+    if done.returncode:
+        raise AssertionError(done.stdout)
+    return {host: int(count) for host, count in re.findall(r"(?m)^(\S+)\s+: ok=\d+\s+changed=(\d+)", done.stdout)}

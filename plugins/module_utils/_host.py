@@ -62,3 +62,23 @@ def parse_apt_policy(text: str) -> dict[str, str]:
         if match and name and match.group(1) != "(none)":
             found[name] = upstream_version(match.group(1))
     return found
+
+
+def parse_ip_addresses(text: str) -> dict[str, str]:
+    """C(ip -oneline address show): address to the name of its interface."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 3 and words[2] in ("inet", "inet6"):
+            found[words[3].split("/")[0]] = words[1].split("@")[0]
+    return found
+
+
+def parse_moving(text: str) -> dict[str, str]:
+    """Who is on the way by a file of moving users, C(/user) and C(//shard) to the address of the new backend."""
+    return dict(re.findall(r"^imap(/\S*?):.*\bhost=(\S+)", text, flags=re.M))
+
+
+def parse_held_until(text: str) -> int:
+    """The last moment, in seconds since 1970, until which a file of moving users holds logins; 0 for none."""
+    return max((int(moment) for moment in re.findall(r"delay_until=(\d+)", text)), default=0)

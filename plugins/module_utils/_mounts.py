@@ -259,6 +259,11 @@ def _meaning(options: Iterable[str]) -> dict[str, str]:
     return meaning
 
 
+def keys_of(option: str) -> set[str]:
+    """The keys by which C(differences) speaks of an option: C(actimeo=60) is about four."""
+    return set(_meaning([option]))
+
+
 def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]+", text) else None
 

@@ -12,12 +12,95 @@ This module util is PRIVATE to the collection; it can change without notice.
 from __future__ import annotations
 
 import contextlib
+import csv
+import json
 import os
 import re
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
+
+# ---- HAProxy ----
+
+
+def ask_haproxy(path: str, command: str, timeout: float) -> str:
+    """The answer of HAProxy's socket to a command."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.settimeout(timeout)
+        asked.connect(path)
+        asked.sendall(f"{command}\n".encode("ascii"))
+        with asked.makefile(encoding="utf-8", errors="replace") as answer:
+            return answer.read()
+
+
+def parse_haproxy_info(text: str) -> str:
+    """The release of HAProxy in the answer to C(show info)."""
+    match = re.search(r"^Version: (\S+)", text, re.MULTILINE)
+    return match.group(1) if match else ""
+
+
+def parse_haproxy_stat(text: str) -> list[dict[str, Any]]:
+    """The servers in the table of C(show stat): what HAProxy thinks of each, and why."""
+    lines = text.lstrip("# ").splitlines()
+    return [
+        {
+            "section": row["pxname"],
+            "server": row["svname"],
+            # "UP 1/3" is on its way down; a weight of 0 in the file is DRAIN in HAProxy's log, but not in this table.
+            "status": "DRAIN"
+            if row["status"][:2] == "UP" and row["weight"] == "0"
+            else row["status"].partition(" ")[0],
+            "weight": int(row["weight"] or 0),
+            "id": int(row["sid"] or 0),
+            "check": f"{row['check_status']} {row.get('last_chk') or ''}".strip(),
+        }
+        for row in csv.DictReader(lines)
+        if row.get("svname") not in (None, "FRONTEND", "BACKEND")
+    ]
+
+
+# ---- the packet filter ----
+
+
+def parse_nft_sets(text: str) -> dict[str, list[Any]]:
+    """The named sets of ``nft --json list table``: name to ports, or to addresses and networks.
+
+    A table without its rule filters nothing, whatever its sets say: then there are none.
+    """
+    items = [item for item in json.loads(text)["nftables"] if isinstance(item, dict)]
+    if not any("rule" in item for item in items):
+        return {}
+    sets = [item["set"] for item in items if "set" in item]
+    return {one["name"]: [_nft_element(element) for element in one.get("elem", ())] for one in sets}
+
+
+def _nft_element(element: Any) -> Any:
+    if not isinstance(element, dict):
+        return element
+    if "range" in element:
+        return "-".join(map(str, element["range"]))
+    prefix = element["prefix"]
+    return f"{prefix['addr']}/{prefix['len']}"
+
+
+# ---- logs ----
+
+
+def matching_lines(text: str, patterns: dict[str, str]) -> dict[str, Any]:
+    """Name of a pattern to the number of lines that match, and the last of them. A line counts for the first that matches."""
+    compiled = {name: re.compile(pattern) for name, pattern in patterns.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for line in text.splitlines():
+        for name, pattern in compiled.items():
+            if pattern.search(line):
+                seen = found.setdefault(name, {"count": 0, "last": ""})
+                seen["count"] += 1
+                seen["last"] = line[:300]
+                break
+    return found
+
 
 # ---- the NFS server ----
 
@@ -259,9 +342,10 @@ def query_sntp(server: str, tries: int = 4, wait: float = 2.0, port: int = 123) 
 
 
 def store_clock(folder: str, name: str, tries: int = 10, granularity: float = 0.01) -> dict[str, Any]:
-    """Offset of the clock that stamps files in C(folder) against ours, as an interval.
+    """Offset of the clock that stamps files in C(folder) against ours, as an interval; and what lock files rely on.
 
     The server sets the time of a file between two looks at our clock. Its stamps are as coarse as C(granularity).
+    C(exclusive): a file that is there cannot be made again. C(links): C(link) makes a second name, and none that is there.
     """
     path = os.path.join(folder, name)
     lowest, highest = float("-inf"), float("inf")
@@ -274,7 +358,28 @@ def store_clock(folder: str, name: str, tries: int = 10, granularity: float = 0.
             stamp = os.stat(path).st_mtime
             lowest, highest = max(lowest, stamp - after), min(highest, stamp - before + granularity)
             time.sleep(0.02)
+        exclusive = _refused(lambda: os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)))
+        links = _links(path, f"{path}-link")
     finally:
         os.close(fd)
         os.unlink(path)
-    return {"offset_min": lowest, "offset_max": highest, "tries": tries}
+    return {"offset_min": lowest, "offset_max": highest, "tries": tries, "exclusive": exclusive, "links": links}
+
+
+def _refused(attempt: Callable[[], None]) -> bool:
+    try:
+        attempt()
+    except FileExistsError:
+        return True
+    return False
+
+
+def _links(path: str, other: str) -> bool:
+    try:
+        os.link(path, other)
+    except OSError:
+        return False
+    try:
+        return os.stat(path).st_nlink == 2 and _refused(lambda: os.link(path, other))
+    finally:
+        os.unlink(other)

@@ -11,8 +11,8 @@ short_description: Read the few facts that the roles need, in one call
 version_added: 0.1.0
 description:
   - Reads host name, distribution, installed packages and accounts.
-  - Cheaper than C(setup), C(package_facts) and C(getent) together, and it never touches a file system, so that a dead
-    NFS server cannot hang it.
+  - Cheaper than C(setup), C(package_facts) and C(getent) together, and it never touches a file system beyond C(/etc), so
+    that a dead NFS server cannot hang it.
   - The facts are in C(ansible_facts.nfsmail).
 attributes:
   check_mode:
@@ -26,6 +26,20 @@ options:
     default: []
   users:
     description: Accounts to look for.
+    type: list
+    elements: str
+    default: []
+  state_file:
+    description: A file of JSON that this collection keeps on proxies; empty to read none.
+    type: str
+    default: ''
+  moving_file:
+    description: The file in which proxies find who is on the way to another backend; empty to read none.
+    type: str
+    default: ''
+  watched:
+    description:
+      - Configuration files, each with a copy beside it, with C(.in-use) at its end, that is made when the service has read it.
     type: list
     elements: str
     default: []
@@ -49,10 +63,20 @@ ansible_facts:
       description:
         - C(hostname), C(distribution), C(major_version), C(os_family), C(package_manager).
         - C(packages) and C(candidates), package to version, C(users), account to C({uid, gid}).
+        - C(units), the systemd units that roles of this collection have written.
+        - C(addresses), each IP address of the machine with the name of its interface.
+        - C(held_until), until when logins wait by O(moving_file), in seconds since 1970; 0 for none.
+        - C(moving), who is on the way by O(moving_file), C(/user) and C(//shard) to the address of the new backend.
+        - C(unread), those O(watched) files that are not what their service has read, as a run leaves them that was killed
+          between writing and reloading.
+        - C(state), what O(state_file) has; V({}) without it.
       type: dict
 """
 
+import filecmp
+import glob
 import grp
+import json
 import os
 import pwd
 
@@ -60,6 +84,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nfsmail.cluster.plugins.module_utils._host import (
     parse_apt_policy,
     parse_dpkg,
+    parse_held_until,
+    parse_ip_addresses,
+    parse_moving,
     parse_os_release,
     parse_rpm,
 )
@@ -93,12 +120,43 @@ def _users(names: list[str]) -> dict[str, dict[str, int | str]]:
     return found
 
 
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def _state(path: str) -> dict[str, object]:
+    try:
+        found = json.loads(_text(path))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def unread_files(paths: list[str]) -> list[str]:
+    """The files that differ from the copies beside them, which are made when a service has read them."""
+
+    def is_read(path: str) -> bool:
+        try:
+            return filecmp.cmp(path, path + ".in-use", shallow=False)
+        except OSError:
+            return False
+
+    return [path for path in paths if os.path.exists(path) and not is_read(path)]
+
+
 def main() -> None:
     """Read and return."""
     module = AnsibleModule(
         argument_spec={
             "packages": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "str", "default": []},
+            "moving_file": {"type": "str", "default": ""},
+            "state_file": {"type": "str", "default": ""},
+            "watched": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -113,7 +171,13 @@ def main() -> None:
         packages=installed,
         candidates=_candidates(module, family, missing),
         users=_users(module.params["users"]),
+        addresses=parse_ip_addresses(module.run_command(["ip", "-oneline", "address", "show"])[1]),
+        state=_state(module.params["state_file"]),
+        unread=unread_files(module.params["watched"]),
+        units=sorted(os.path.basename(path) for path in glob.glob("/etc/systemd/system/nfsmail-*.*")),
     )
+    moving = _text(module.params["moving_file"])
+    facts.update(held_until=parse_held_until(moving), moving=parse_moving(moving))
     module.exit_json(changed=False, ansible_facts={"nfsmail": facts})
 
 

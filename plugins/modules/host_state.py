@@ -38,6 +38,31 @@ options:
     description: Group number that makes the file for the clock of the store.
     type: int
     default: 0
+  haproxy_socket:
+    description: HAProxy's socket for commands; empty on a host without one.
+    type: str
+    default: ''
+  packet_filter:
+    description: Whether to read the table C(inet nfsmail) of nftables.
+    type: bool
+    default: false
+  log_unit:
+    description: The unit in whose journal to look for O(log_patterns); empty to look in none.
+    type: str
+    default: ''
+  log_patterns:
+    description: Name to regular expression (of Python), for lines of the journal that are warnings or worse.
+    type: dict
+    default: {}
+  log_hours:
+    description: How many hours back to look.
+    type: int
+    default: 24
+  kernel_settings:
+    description: Parameters of kernel modules to read, C(MODULE.NAME).
+    type: list
+    elements: str
+    default: []
   units:
     description: Names of systemd units to look at.
     type: list
@@ -96,6 +121,22 @@ state:
       type: list
       elements: dict
       sample: [{path: /srv/mail, source: "nfs1:/srv/mail", fstype: nfs4, options: [rw, nosuid, vers=4.2, hard]}]
+    packet_filter:
+      description: The sets of the table C(inet nfsmail); V(none) where there is no such table, or O(packet_filter) is V(false).
+      type: dict
+      sample: {ports: [24, 143], ipv4: [192.0.2.21, 192.0.2.32/28], ipv6: []}
+    log:
+      description: Name of a pattern to C({count, last}), the lines that match; V(none) without O(log_unit).
+      type: dict
+      sample: {locks: {count: 3, last: "Error: fcntl(/srv/mail/x/dovecot.index.log, write-lock, F_SETLKW) locking failed"}}
+    kernel_settings:
+      description: Parameters of O(kernel_settings) to their values in effect, of modules that are loaded.
+      type: dict
+      sample: {sunrpc.max_resvport: "992"}
+    addresses:
+      description: All IP addresses of the host.
+      type: list
+      elements: str
     guard:
       description: The directory below the mount as in nfsmail.cluster.nfs_mount; V(none) without a store.
       type: dict
@@ -137,14 +178,24 @@ state:
             is ahead.
           type: dict
         store:
-          description: C({offset_min, offset_max, tries}), the bounds of the offset of the clock that stamps files; positive when ahead.
+          description: >-
+            C({offset_min, offset_max, tries}), the bounds of the offset of the clock that stamps files, positive when ahead; and
+            C({exclusive, links}), whether O_EXCL and link() keep what is there.
           type: dict
         daemon:
           description: C({name, running, synchronised, detail}).
           type: dict
     dovecot:
-      description: C({version, conf, error}); V(none) where it is not installed.
+      description: >-
+        C({version, conf, error}); C(sessions), user to number of open sessions; and C(ring) and C(ring_backends), what a director says of
+        its ring and of the backends, where there is one. V(none) where Dovecot is not installed.
       type: dict
+    haproxy:
+      description: What HAProxy thinks of its servers; V(none) without O(haproxy_socket).
+      type: dict
+      sample:
+        version: 2.6.12-1+deb12u4
+        servers: [{section: clients, server: mail1, status: UP, weight: 256, id: 663380, check: L7OK (tcp-check)}]
     units:
       description: Properties of each unit of O(units) as C(systemctl show) names them, and C(Asserts) read from its files.
       type: dict
@@ -158,8 +209,10 @@ state:
 
 import contextlib
 import hashlib
+import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -167,8 +220,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nfsmail.cluster.plugins.module_utils import (
     _exports,
     _guard,
+    _host,
     _mounts,
     _probes,
+    _sessions,
     _system,
 )
 
@@ -231,6 +286,27 @@ def mounts(store: str) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def kernel_settings(names: list[str]) -> dict[str, str]:
+    """Parameters of kernel modules, of those that are loaded."""
+    read = {name: _system.read_text(f"/sys/module/{name.replace('.', '/parameters/')}") for name in names}
+    return {name: text.strip() for name, text in read.items() if text is not None}
+
+
+def packet_filter(timeout: float) -> dict[str, list[Any]] | None:
+    """The sets of our table."""
+    result = _system.run([_system.find_program("nft") or "nft", "--json", "list", "table", "inet", "nfsmail"], timeout)
+    return _probes.parse_nft_sets(result.out) if result.rc == 0 else None
+
+
+def log(unit: str, patterns: dict[str, str], hours: int, timeout: float) -> dict[str, Any] | None:
+    """Lines of a unit's journal that match."""
+    if not unit:
+        return None
+    since = f"--since=-{hours}h"
+    text = need(["journalctl", f"--unit={unit}", "--priority=warning", since, "--output=cat", "--no-pager"], timeout)
+    return _probes.matching_lines(text, patterns)
 
 
 def guard(store: str) -> dict[str, Any] | None:
@@ -371,7 +447,24 @@ def dovecot(timeout: float) -> dict[str, Any] | None:
     answer["conf"] = result.out
     if result.rc != 0 or result.err.strip():
         answer["error"] = result.reason if result.rc != 0 else result.err.strip()
+    who = _system.run([_system.find_program("doveadm") or "doveadm", "-f", "tab", "who", "-1"], timeout)
+    # Without a running Dovecot there is nobody to ask.
+    answer["sessions"] = dict(Counter(one.user for one in _sessions.parse_who(who.out))) if who.rc == 0 else {}
+    if "\ndirector_servers" in result.out:
+        try:
+            answer["ring"] = json.loads(need(["doveadm", "-f", "json", "director", "ring", "status"], timeout))
+            answer["ring_backends"] = json.loads(need(["doveadm", "-f", "json", "director", "status"], timeout))
+        except (OSError, ValueError) as exc:
+            answer["ring"] = {"error": str(exc)}
     return answer
+
+
+def haproxy(path: str, timeout: float) -> dict[str, Any] | None:
+    """HAProxy's servers."""
+    if not path:
+        return None
+    version = _probes.parse_haproxy_info(_probes.ask_haproxy(path, "show info", timeout))
+    return {"version": version, "servers": _probes.parse_haproxy_stat(_probes.ask_haproxy(path, "show stat", timeout))}
 
 
 def units(names: list[str], timeout: float) -> dict[str, Any]:
@@ -416,6 +509,10 @@ def gather(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     each = max(whole - 1.0, 0.5)
     parts: dict[str, Callable[[], Any]] = {
         "mounts": lambda: mounts(store),
+        "kernel_settings": lambda: kernel_settings(params["kernel_settings"]),
+        "packet_filter": lambda: packet_filter(each) if params["packet_filter"] else None,
+        "log": lambda: log(params["log_unit"], params["log_patterns"], params["log_hours"], each),
+        "addresses": lambda: sorted(_host.parse_ip_addresses(need(["ip", "-oneline", "address", "show"], each))),
         "guard": lambda: guard(store),
         "nfsd": nfsd,
         "exports": lambda: exports(each),
@@ -425,6 +522,7 @@ def gather(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         "locks": locks,
         "daemon": lambda: clock_daemon(each / 2),
         "dovecot": lambda: dovecot(each / 2),
+        "haproxy": lambda: haproxy(params["haproxy_socket"], each / 2),
         "units": lambda: units(params["units"], each),
         "files": lambda: hashes(params["files"]),
     }
@@ -469,6 +567,12 @@ def main() -> None:
             "time_server": {"type": "str"},
             "mail_uid": {"type": "int", "default": 0},
             "mail_gid": {"type": "int", "default": 0},
+            "haproxy_socket": {"type": "str", "default": ""},
+            "log_unit": {"type": "str", "default": ""},
+            "log_patterns": {"type": "dict", "default": {}},
+            "log_hours": {"type": "int", "default": 24},
+            "packet_filter": {"type": "bool", "default": False},
+            "kernel_settings": {"type": "list", "elements": "str", "default": []},
             "units": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 30},

@@ -17,14 +17,19 @@ from .profile import series_of
 SOURCE = "Dovecot documentation, configuration file syntax"
 # Sections that 2.3 does not let have a name: it becomes their driver.
 UNNAMED_IN_23 = ("passdb", "userdb")
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_/.-]*\Z")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_/.:;-]*\Z")
+# What stands behind the kind of a section: a name, an address, a folder; quoted where it has blanks.
+ARGUMENT = re.compile(r'"[^"\\\n\r\0]*"\Z|[^\s"{}#=\\]+\Z')
 # What from_doveconf puts behind the name of a second section.
 SECOND = re.compile(r" #\d+\Z")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One setting, or one section when ``value`` is a tuple; ``why`` becomes the comment above it."""
+    """One setting, or one section when ``value`` is a tuple; ``why`` becomes the comment above it, a line for each of its own.
+
+    Without a name it is the comment alone.
+    """
 
     name: str
     value: Union[str, tuple[Entry, ...]]
@@ -124,9 +129,11 @@ def _with_versions(tree: tuple[Entry, ...], version: str) -> tuple[Entry, ...]:
 def _lines(tree: Iterable[Entry], series: str, depth: int) -> Iterator[str]:
     pad = "  " * depth
     for entry in tree:
-        _check_name(entry.name)
         if entry.why:
-            yield f"{pad}# {entry.why}"
+            yield from (f"{pad}# {line}".rstrip() for line in entry.why.split("\n"))
+        if not entry.name and entry.why:
+            continue
+        _check_name(entry.name, isinstance(entry.value, tuple))
         if isinstance(entry.value, tuple):
             head, children = _section(entry, series)
             yield f"{pad}{head} {{"
@@ -145,8 +152,10 @@ def _section(entry: Entry, series: str) -> tuple[str, tuple[Entry, ...]]:
     return f"{kind} {name}".rstrip(), entry.value
 
 
-def _check_name(name: str) -> None:
-    if not name or not all(NAME.match(part) for part in SECOND.sub("", name).split(" ")):
+def _check_name(name: str, section: bool) -> None:
+    kind, blank, rest = SECOND.sub("", name).partition(" ")
+    good = all(NAME.match(part) for part in (kind, *rest.split(" "))) if blank else NAME.match(kind)
+    if not good and not (section and blank and NAME.match(kind) and ARGUMENT.match(rest)):
         raise NfsmailError(
             [Problem("setting name", name, "letters, digits and underscores", "correct the name", SOURCE)]
         )

@@ -9,27 +9,34 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
+from ..module_utils._indexes import WORDS
+from ..module_utils._indexes import location as location_of
+from . import director, location, metrics
 from .dialect import Entry, entries, to_doveconf
 from .errors import NfsmailError, Problem
-from .matrix import explain
-from .profile import Profile, as_list, parse_profile, series_of
-from .rules import DEFAULTS
-from .shards import lowered
+from .matrix import finding_problem, in_range, matching, written_findings
+from .profile import Profile, as_list, parse_profile
+from .rules import RULES
+from .shards import lookup_key, lowered
 
 SOURCE = "Dovecot documentation"
 PROTOCOLS = ("imap", "pop3", "lmtp")
 SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{16,}\Z")
 # The part of the mailbox location below the user's home.
 MAIL_DIR = {"maildir": "Maildir", "mbox": "mail", "sdbox": "sdbox", "mdbox": "mdbox"}
-WORDS = {
-    "{user}": ("%Lu", "%{user | lower}"),
-    "{name}": ("%Ln", "%{user | username | lower}"),
-    "{domain}": ("%Ld", "%{user | domain | lower}"),
-    "{shard}": ("%2.256LNu", "%{user | lower | md5 | substr(0, 8) % 256 | hex(2)}"),
-}
+# The escape hatches of the two roles.
+EXTRA_VARIABLES = {"backend": "dovecot_extra_settings", "proxy": "dovecot_proxy_extra_settings"}
+TLS_VARIABLES = {"backend": "dovecot_ssl", "proxy": "dovecot_proxy_ssl"}
+BALANCED_SOURCE = "measured: logins of 2.3.13, 2.3.19 and 2.4.1 behind HAProxy; Dovecot source, client-common.c"
+# Settings that rules of the matrix write: nobody else may, in no section.
+MATRIX_OWNED = frozenset(rule.target for rule in RULES if rule.effect == "set")
+# In front of a key, so that logins and mail are told apart; never a word for paths.
+SERVICE = {"2.3": "%s/", "2.4": "%{protocol}/"}
+SHARD_SERVICE = {series: f"{prefix}/" for series, prefix in SERVICE.items()}
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
@@ -63,30 +70,64 @@ def ssha512(password: str, salt_seed: str) -> str:
 def backend_conf(plan: Mapping[str, Any]) -> str:
     """A backend's ``dovecot.conf`` from the role's variables (``roles/dovecot/vars``)."""
     profile = parse_profile(plan["profile"])
-    tree = [
-        *_head(plan),
-        *_mail(plan, profile),
-        *(Entry(row["setting"], row["value"], row["why"]) for row in explain(profile)),
-        *_tls(plan, profile.series),
-        *_backend_auth(plan, profile.series),
-        *_backend_services(plan),
-        _inbox(profile.series),
-    ]
-    return to_doveconf(_with_extra("dovecot_extra_settings", tree, plan), profile.dovecot_version)
+    return to_doveconf(_with_extra(_backend(plan, profile), plan, profile, "backend"), profile.dovecot_version)
+
+
+def mail_location(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Where that file has mail and indexes, in our words; extra settings count."""
+    return location_of(backend_conf(plan))
 
 
 def proxy_conf(plan: Mapping[str, Any]) -> str:
     """A proxy's ``dovecot.conf`` from the role's variables (``roles/dovecot_proxy/vars``)."""
-    version = str(plan["version"])
-    series = series_of(version)
-    tree = [
-        *_head(plan),
-        Entry("lmtp_proxy", "yes", "Hand each recipient's message to the recipient's own backend."),
-        *_tls(plan, series),
-        *_proxy_auth(plan, series),
-        *_proxy_services(plan, version),
+    profile = Profile(topology="per_user", dovecot_version=str(plan["version"]))
+    return to_doveconf(_with_extra(_proxy(plan, profile), plan, profile, "proxy"), profile.dovecot_version)
+
+
+@cache
+def always_written(kind: str, series: str) -> frozenset[str]:
+    """The settings that a role writes whatever its variables are."""
+    profile = Profile(dovecot_version=series)
+    plan = dict.fromkeys(("listen", "mail_uid", "mail_gid", "doveadm_password", "users_file", "overrides_file"), "")
+    plan |= {
+        "mail_home": "/{user}",
+        "index_path": "/{user}",
+        "ssl": "no",
+        "protocols": "",
+        "proxies": "",
+        "balancers": "",
+        "shards_file": "",
+        "moving_file": "",
+    }
+    tree = _backend(plan, profile) if kind == "backend" else _proxy({**plan, "proxy_password": "x" * 16}, profile)
+    return frozenset(entry.name for entry in tree if not isinstance(entry.value, tuple))
+
+
+def _backend(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
+    return [
+        *_head(plan, profile.series),
+        *_mail(plan, profile),
+        *(Entry(rule.target, rule.value, rule.text) for rule in matching(profile, "set")),
+        *_delivery(plan, profile),
+        *_tls(plan, profile.series, TLS_VARIABLES["backend"]),
+        *_balancers(plan),
+        *_backend_auth(plan, profile.series),
+        *_backend_services(plan),
+        *metrics.dovecot_entries(plan, profile.dovecot_version, "backend"),
+        _inbox(profile.series),
     ]
-    return to_doveconf(_with_extra("dovecot_proxy_extra_settings", tree, plan), version)
+
+
+def _proxy(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
+    return [
+        *_head(plan, profile.series),
+        Entry("lmtp_proxy", "yes", "Hand each recipient's message to the recipient's own backend."),
+        *_tls(plan, profile.series, TLS_VARIABLES["proxy"]),
+        *_balancers(plan),
+        *_proxy_auth(plan, profile.series),
+        *_proxy_services(plan, profile.dovecot_version),
+        *metrics.dovecot_entries(plan, profile.dovecot_version, "proxy"),
+    ]
 
 
 def passwd_lines(users: Any) -> list[str]:
@@ -115,14 +156,20 @@ def passwd_lines(users: Any) -> list[str]:
                     SOURCE,
                 )
             )
-        lines[lowered(name)] = f"{lowered(name)}:{password}::::::"
+        lines[lowered(name)] = f"{lookup_key(name)}:{password}::::::"
     if problems:
         raise NfsmailError(problems)
     return [lines[name] for name in sorted(lines)]
 
 
-def _head(plan: Mapping[str, Any]) -> list[Entry]:
+def _head(plan: Mapping[str, Any], series: str) -> list[Entry]:
+    pinned = str(plan.get("config_version") or "") if series == "2.4" else ""
+    versions = [
+        Entry("dovecot_config_version", pinned, "The same on all hosts with 2.4."),
+        Entry("dovecot_storage_version", pinned),
+    ]
     return [
+        *(versions if pinned else ()),
         Entry("protocols", " ".join(as_list(plan["protocols"])), "What this machine serves."),
         Entry("listen", ", ".join(as_list(plan["listen"])), "The addresses it listens on."),
         Entry("auth_mechanisms", "plain login", "What mail clients speak inside TLS."),
@@ -140,26 +187,47 @@ def _mail(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
         Entry("last_valid_uid", str(plan["mail_uid"])),
         Entry("mail_home", home, "A user's files, on the mail store."),
     ]
-    why_index = "Index files on this machine's own disk." if local else "Mail and index files on the mail store."
-    folder = MAIL_DIR[profile.mailbox_format]
-    if profile.series == "2.3":
-        inbox = ":INBOX=~/inbox" if profile.mailbox_format == "mbox" else ""
-        location = f"{profile.mailbox_format}:~/{folder}{inbox}" + (f":INDEX={index}" if local else "")
-        return [*owner, Entry("mail_location", location, why_index)]
-    lines = [
-        Entry("mail_driver", profile.mailbox_format, why_index),
-        Entry("mail_path", f"~/{folder}"),
+    why = "Index files on this machine's own disk." if local else "Mail and index files on the mail store."
+    written = _location(profile, {"mail_index_path": index} if local else {})
+    return [
+        *owner,
+        *(Entry(name, value, why if not number else "") for number, (name, value) in enumerate(written.items())),
     ]
-    if profile.mailbox_format == "mbox":
-        lines.append(Entry("mail_inbox_path", "~/inbox"))
-    if local:
-        lines.append(Entry("mail_index_path", index))
-    return [*owner, *lines]
 
 
-def _tls(plan: Mapping[str, Any], series: str) -> list[Entry]:
-    ssl = str(plan["ssl"])
-    lines = [Entry("ssl", ssl, "Passwords travel inside TLS, or from trusted proxies only.")]
+def _location(profile: Profile, parts: Mapping[str, str]) -> dict[str, str]:
+    inbox = {"mail_inbox_path": "~/inbox"} if profile.mailbox_format == "mbox" else {}
+    folder = f"~/{MAIL_DIR[profile.mailbox_format]}"
+    return location.write(profile.mailbox_format, folder, {**inbox, **parts}, profile.series)
+
+
+def _delivery(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
+    """Parts of the mailbox location that hold while mail is delivered; 2.3 has them in one setting, so it is written again."""
+    found = []
+    for rule in matching(profile, "delivery"):
+        section, _, part = rule.target.rpartition("/")
+        if section.partition(" ")[2] in ("lda", *as_list(plan["protocols"])):
+            written = _location(profile, {part: rule.value}) if profile.series == "2.3" else {part: rule.value}
+            found.append(Entry(section, tuple(Entry(name, value) for name, value in written.items()), rule.text))
+    return found
+
+
+def balanced_tls_problems(variable: str, ssl: Any) -> list[Problem]:
+    """What is wrong with the TLS of a machine that balancers connect to."""
+    if str(ssl) != "no":
+        return []
+    rule = "behind balancers Dovecot 2.4 takes passwords without TLS unless TLS is required, and 2.3 takes none at all"
+    return [Problem(variable, "no", rule, "use yes or required", BALANCED_SOURCE)]
+
+
+def _tls(plan: Mapping[str, Any], series: str, variable: str) -> list[Entry]:
+    ssl, why = str(plan["ssl"]), "Passwords travel inside TLS, or from trusted proxies only."
+    if as_list(plan["balancers"]):
+        if problems := balanced_tls_problems(variable, ssl):
+            raise NfsmailError(problems)
+        if series == "2.4":
+            ssl, why = "required", "With yes, whoever comes by way of a balancer could send a password without TLS."
+    lines = [Entry("ssl", ssl, why)]
     if ssl == "no":
         return lines
     cert, key = str(plan["ssl_cert"]), str(plan["ssl_key"])
@@ -176,22 +244,25 @@ def _users_passdb(path: str, series: str, **more: str) -> Entry:
     return Entry("passdb passwd-file", (Entry("passwd_file_path", path), *extra), "The users and their passwords.")
 
 
-def _static_userdb(series: str, anyone: bool) -> Entry:
+def _static_userdb(plan: Mapping[str, Any], series: str, anyone: bool) -> Entry:
     why = (
         "Every user's mail has one owner; the proxy has checked that the user exists."
         if anyone
         else ("Every user's mail has one owner; the user must be in the password file.")
     )
     word = "yes" if anyone else "no"
+    # dovecot-lda, run as the owner of the mail, may look up only what has the owner in the answer.
+    uid, gid = str(plan["mail_uid"]), str(plan["mail_gid"])
     if series == "2.3":
-        return Entry("userdb static", (Entry("args", f"allow_all_users={word}"),), why)
-    return Entry("userdb static", (Entry("allow_all_users", word),), why)
+        return Entry("userdb static", (Entry("args", f"allow_all_users={word} uid={uid} gid={gid}"),), why)
+    fields = Entry("fields", (Entry("uid", uid), Entry("gid", gid)))
+    return Entry("userdb static", (Entry("allow_all_users", word), fields), why)
 
 
 def _backend_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
     proxies = as_list(plan["proxies"])
     if not proxies:
-        return [_users_passdb(str(plan["users_file"]), series), _static_userdb(series, anyone=False)]
+        return [_users_passdb(str(plan["users_file"]), series), _static_userdb(plan, series, anyone=False)]
     secret = ssha512(_secret("nfsmail_proxy_password", plan["proxy_password"]), "backend")
     nets = ",".join([*proxies, "local"] if series == "2.4" else proxies)
     why = "Only the proxies log in, for any user, with the cluster's own password."
@@ -201,11 +272,45 @@ def _backend_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
         fields = Entry("fields", (Entry("allow_real_nets", nets),))
         passdb = Entry("passdb static", (Entry("password", secret), fields), why)
     trusted = Entry("login_trusted_networks", " ".join(proxies), "The proxies tell us the client's real address.")
-    return [trusted, passdb, _static_userdb(series, anyone=True)]
+    return [trusted, passdb, _static_userdb(plan, series, anyone=True)]
 
 
-def _listener(protocol: str, port: int) -> Entry:
-    return Entry(f"inet_listener {protocol}", (Entry("port", str(port)),))
+def _balancers(plan: Mapping[str, Any]) -> list[Entry]:
+    nets = " ".join(as_list(plan["balancers"]))
+    why = "Only the balancers connect, and tell us the client's address."
+    return [Entry("haproxy_trusted_networks", nets, why)] if nets else []
+
+
+def _listener(protocol: str, port: int, balanced: bool = False) -> Entry:
+    return Entry(f"inet_listener {protocol}", (Entry("port", str(port)), *_haproxy(balanced)))
+
+
+def _haproxy(balanced: bool) -> tuple[Entry, ...]:
+    return (Entry("haproxy", "yes"),) if balanced else ()
+
+
+def _lmtp(plan: Mapping[str, Any]) -> list[Entry]:
+    if "lmtp" not in as_list(plan["protocols"]):
+        return []
+    listener = _listener("lmtp", int(plan["lmtp_port"]), bool(as_list(plan["balancers"])))
+    return [Entry("service lmtp", (listener,), "Mail comes in by LMTP.")]
+
+
+def _logins(plan: Mapping[str, Any]) -> dict[str, tuple[Entry, ...]]:
+    """What stands in the login services: the usual listeners, that take nobody but the balancers where there are any.
+
+    Not listeners beside the usual ones: a client that came past the balancers would be on two backends.
+    """
+    if not as_list(plan["balancers"]):
+        return {}
+    return {
+        f"service {protocol}-login": tuple(
+            Entry(f"inet_listener {protocol}{tls}", _haproxy(balanced=True), why)
+            for tls, why in (("", "A connection begins with a balancer's PROXY header, in front of TLS."), ("s", ""))
+        )
+        for protocol in as_list(plan["protocols"])
+        if protocol != "lmtp"
+    }
 
 
 def _doveadm(plan: Mapping[str, Any], proxy: bool) -> list[Entry]:
@@ -221,18 +326,35 @@ def _doveadm(plan: Mapping[str, Any], proxy: bool) -> list[Entry]:
 
 
 def _backend_services(plan: Mapping[str, Any]) -> list[Entry]:
-    lmtp = Entry("service lmtp", (_listener("lmtp", int(plan["lmtp_port"])),), "Mail comes in by LMTP.")
-    return [*([lmtp] if "lmtp" in plan["protocols"] else []), *_doveadm(plan, proxy=False)]
+    logins = [Entry(service, lines) for service, lines in _logins(plan).items()]
+    return [*_lmtp(plan), *logins, *_doveadm(plan, proxy=False)]
 
 
 def _proxy_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
     secret = _secret("nfsmail_proxy_password", plan["proxy_password"])
-    users = _users_passdb(str(plan["users_file"]), series, result_success="continue-ok")
-    routes = [
-        _route("overrides", "{user}", str(plan["overrides_file"]), secret, series, "Users pinned to a backend."),
-        _route("shards", "{shard}", str(plan["shards_file"]), secret, series, "Everybody else: the shard's backend."),
-    ]
     path = str(plan["users_file"])
+    users = _users_passdb(path, series, result_success="continue-ok")
+    if plan.get("mode") == "director":
+        routes = director.entries(plan, secret)
+    else:
+        moving, overrides, shards = (str(plan[f"{name}_file"]) for name in ("moving", "overrides", "shards"))
+        routes = [
+            _route("moving-users", "{user}", moving, secret, series, "Users on the way to another backend.", SERVICE),
+            _route("overrides", "{user}", overrides, secret, series, "Users pinned to a backend."),
+            _route(
+                "moving-shards",
+                "{shard}",
+                moving,
+                secret,
+                series,
+                "Shards on the way to another backend.",
+                SHARD_SERVICE,
+            ),
+            _route("shards", "{shard}", shards, secret, series, "Everybody else: the shard's backend."),
+        ]
+        if series == "2.4":
+            # Both are asked, as noauthenticate ends no search: the last that knows the user decides.
+            routes.reverse()
     if series == "2.3":
         userdb = Entry("userdb passwd-file", (Entry("args", f"username_format=%Lu {path}"),), "Who exists.")
     else:
@@ -240,8 +362,10 @@ def _proxy_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
     return [users, *routes, userdb]
 
 
-def _route(name: str, key: str, path: str, secret: str, series: str, why: str) -> Entry:
-    username = translate(name, key, series)
+def _route(
+    name: str, key: str, path: str, secret: str, series: str, why: str, prefix: Mapping[str, str] | None = None
+) -> Entry:
+    username = (prefix or {}).get(series, "") + translate(name, key, series)
     # Reached only by users whom the first passdb has accepted; the backend gets the cluster's password.
     skip = Entry("skip", "unauthenticated")
     if series == "2.3":
@@ -270,8 +394,23 @@ def _route(name: str, key: str, path: str, secret: str, series: str, why: str) -
 
 
 def _proxy_services(plan: Mapping[str, Any], version: str) -> list[Entry]:
-    lines = [Entry("service lmtp", (_listener("lmtp", int(plan["lmtp_port"])),), "Mail comes in by LMTP.")]
-    return [*(lines if "lmtp" in plan["protocols"] else []), *_doveadm(plan, proxy=True)]
+    protocols = as_list(plan["protocols"])
+    logins: dict[str, list[Entry]] = {service: list(lines) for service, lines in _logins(plan).items()}
+    why: dict[str, str] = {}
+    for rule in RULES:
+        service, _, name = rule.target.rpartition("/")
+        if rule.effect == "proxy" and in_range(version, rule.versions):
+            logins.setdefault(service, []).append(Entry(name, rule.value))
+            why[service] = rule.text
+    return [
+        *_lmtp(plan),
+        *(
+            Entry(service, tuple(lines), why.get(service, ""))
+            for service, lines in logins.items()
+            if service.removeprefix("service ").removesuffix("-login") in protocols
+        ),
+        *_doveadm(plan, proxy=True),
+    ]
 
 
 def _inbox(series: str) -> Entry:
@@ -297,6 +436,52 @@ def _secret(variable: str, given: Any) -> str:
     )
 
 
+def extra_problems(
+    variable: str,
+    extra: Any,
+    profile: Profile,
+    kind: str,
+    owned: Collection[str] = (),
+    around: Mapping[str, Any] | None = None,
+    store: str = "",
+    home: str = "",
+) -> list[Problem]:
+    """What is wrong with an operator's extra settings, judged as the live machine's would be.
+
+    ``owned``: settings that the role writes itself; ``around``: what stands beside the extra settings in the file.
+    """
+    if not isinstance(extra, Mapping):
+        return [
+            Problem(variable, extra, "a mapping of settings; a mapping within it is a section", "write one", SOURCE)
+        ]
+    try:
+        entries(extra)
+    except NfsmailError as error:
+        return [
+            Problem(f"{variable}.{one.variable}", one.value, one.rule, one.fix, one.source) for one in error.problems
+        ]
+    decided = [
+        Problem(
+            f"{variable}.{name}",
+            value,
+            "the matrix and the role's own variables decide this setting",
+            "remove it, or change the variable or profile key it follows from",
+            "docs: settings matrix",
+        )
+        for name, value in _settings_in(extra)
+        if name in owned or name.rpartition("/")[2] in MATRIX_OWNED
+    ]
+    if decided:
+        return decided
+    before = {row["id"] for row in written_findings(around or {}, profile, kind, store, home)}
+    judged = written_findings({**(around or {}), **extra}, profile, kind, store, home)
+    return [
+        finding_problem(variable, row)
+        for row in judged
+        if row["level"] == "error" and row["id"] not in before and row["id"] not in ("NFS427",)
+    ]
+
+
 def _settings_in(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Every setting with its sections in front: one in ``protocol imap`` is in effect too."""
     for name, value in mapping.items():
@@ -306,20 +491,14 @@ def _settings_in(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[s
             yield f"{path}{name}", value
 
 
-def _with_extra(variable: str, tree: list[Entry], plan: Mapping[str, Any]) -> list[Entry]:
+def _with_extra(tree: list[Entry], plan: Mapping[str, Any], profile: Profile, kind: str) -> list[Entry]:
+    variable = EXTRA_VARIABLES[kind]
     extra = plan.get("extra_settings") or {}
     ours = {entry.name for entry in tree if not isinstance(entry.value, tuple)}
-    problems = [
-        Problem(
-            f"{variable}.{name}",
-            value,
-            "the matrix and the role's own variables decide this setting",
-            "remove it, or change the variable or profile key it follows from",
-            "docs: settings matrix",
-        )
-        for name, value in _settings_in(extra)
-        if name in ours or name.rpartition("/")[2] in DEFAULTS
-    ]
+    home = str(plan.get("mail_home") or "")
+    problems = extra_problems(
+        variable, extra, profile, kind, ours, _as_mapping(tree), str(plan.get("store") or ""), home
+    )
     if problems:
         raise NfsmailError(problems)
     more = [Entry(entry.name, entry.value, "From extra settings in the inventory.") for entry in entries(extra)]
@@ -332,3 +511,7 @@ def _with_extra(variable: str, tree: list[Entry], plan: Mapping[str, Any]) -> li
         for entry in tree
     ]
     return [*merged, *by_name.values()]
+
+
+def _as_mapping(tree: Iterable[Entry]) -> dict[str, Any]:
+    return {entry.name: _as_mapping(entry.value) if isinstance(entry.value, tuple) else entry.value for entry in tree}

@@ -7,16 +7,34 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from .dovecot_conf import SECRET, passwd_lines, translate
+from . import director
+from .balancer_conf import health_problems, server_problems
+from .dovecot_conf import (
+    EXTRA_VARIABLES,
+    SECRET,
+    TLS_VARIABLES,
+    always_written,
+    balanced_tls_problems,
+    extra_problems,
+    passwd_lines,
+    translate,
+)
 from .errors import NfsmailError, Problem, nearest
 from .exports import path_problems
-from .matrix import plan_findings
-from .profile import KEYS, Profile, parse_profile
+from .failover import address_problems
+from .firewall import ALLOW, allow_problems
+from .location import inside
+from .matrix import Finding, finding_problem, plan_findings, settings, written_findings
+from .metrics import range_problems, scraper_problems
+from .option_types import type_problems
+from .profile import KEYS, KNOWN_SERIES, Profile, as_list, parse_profile, series_of, version_key
 from .shards import override_lines, parse_backends
 
 DESIGN = "docs: choosing a topology"
@@ -27,10 +45,14 @@ PREFIXES = (
     "lockd_",
     "timesync_",
     "dovecot_",
+    "failover_",
     "balancer_",
+    "metrics_",
 )
+# Which variable holds a machine's release of Dovecot, by the group it is in.
+RELEASES = {"mail_backends": "dovecot_version", "mail_proxies": "dovecot_proxy_version"}
 # What a host may set for itself; everything else of ours must be the same for the whole cluster.
-PER_HOST = ("nfsmail_address", "nfsmail_backend_weight", "nfsmail_backend_state")
+PER_HOST = ("nfsmail_address", "nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address")
 
 
 def profile_of(variables: Mapping[str, Any], dovecot_version: str | None = None) -> dict[str, Any]:
@@ -46,12 +68,14 @@ def inventory_problems(
     names: Mapping[str, Iterable[str]] | None = None,
     known: Iterable[str] = (),
     values: Mapping[str, Mapping[str, Any]] | None = None,
+    specs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Problem]:
     """Every problem of one cluster's inventory.
 
     ``variables``: the ``nfsmail_*`` variables with defaults filled in. ``members``: group to hosts, each
     ``{name, address, weight, state}``. ``names``: host to the variable names it has; ``known``: all names that
-    the collection documents. ``values``: host to its own values of ``nfsmail_*`` variables.
+    the collection documents. ``values``: host to its own values of documented variables. ``specs``: variable to its
+    argument spec.
     """
     problems: list[Problem] = []
     try:
@@ -62,13 +86,118 @@ def inventory_problems(
     if profile:
         problems += _plan(profile, variables)
         problems += _topology(profile, members, variables)
+        problems += _balancers(profile, members, variables, values or {})
         problems += _secrets(profile, variables)
     problems += _members(members, variables)
     problems += _paths(variables, profile)
     problems += _users(variables)
     problems += misspelt(names or {}, known)
-    problems += _disagreements(values or {})
+    problems += _disagreements({host: _of_cluster(own, variables) for host, own in (values or {}).items()})
+    problems += _extra_settings(profile, variables, members, values or {})
+    problems += _modes(variables, members, values or {})
+    problems += _firewall(variables, members, values or {})
+    problems += scraper_problems(variables.get("nfsmail_metrics_scrapers"))
+    for own in (values or {"": {}}).values():
+        problems += range_problems({**variables, **own})
+    told = {re.split(r"[.\[]", problem.variable)[0] for problem in problems}
+    problems += [problem for problem in _types(values or {}, specs or {}) if problem.variable.split("[")[0] not in told]
     return list({str(problem): problem for problem in problems}.values())
+
+
+def machine_problems(
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]],
+) -> list[Problem]:
+    """What can be told only once the machines were read, and must be told before anything is changed on them.
+
+    ``facts``: host to ``{hostname, packages, candidates}`` as ``host_facts`` found them.
+    """
+    releases = {host: _release(found) for host, found in facts.items()}
+    known = dict(values)
+    for group, variable in RELEASES.items():
+        for member in members.get(group, ()):
+            host = str(member["name"])
+            if releases.get(host):
+                known[host] = {**known.get(host, {}), variable: known.get(host, {}).get(variable) or releases[host]}
+    try:
+        profile: Profile | None = parse_profile(profile_of(variables))
+    except NfsmailError:
+        profile = None  # told by inventory_problems
+    problems = hostname_problems({host: str(found.get("hostname") or host) for host, found in facts.items()})
+    problems += _extra_settings(profile, variables, members, known)
+    problems += _modes(variables, members, known)
+    problems += _config_versions(variables, members, known)
+    return list({str(problem): problem for problem in problems}.values())
+
+
+def _release(found: Mapping[str, Any]) -> str:
+    for where in ("packages", "candidates"):
+        for package in ("dovecot-core", "dovecot"):
+            version = (found.get(where) or {}).get(package)
+            if version:
+                return str(version)
+    return ""
+
+
+def _config_versions(
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Problem]:
+    pinned = str(variables.get("nfsmail_dovecot_config_version") or "")
+    releases: dict[str, str] = {}
+    for group, variable in RELEASES.items():
+        for member in members.get(group, ()):
+            version = str(values.get(str(member["name"]), {}).get(variable) or "")
+            if version.startswith("2.4") and (group == "mail_backends" or pinned):
+                releases[str(member["name"])] = version
+    newer = {
+        host: version for host, version in releases.items() if pinned and version_key(version) < version_key(pinned)
+    }
+    if pinned and (newer or not re.match(r"2\.4\.\d+\Z", pinned)):
+        yield Problem(
+            "nfsmail_dovecot_config_version",
+            pinned,
+            "a release of 2.4 that no host with 2.4 is older than" + (f"; {newer}" if newer else ""),
+            "write the lowest release of all, such as 2.4.1",
+            "Dovecot documentation, dovecot_config_version",
+        )
+    if not pinned and len({version_key(version) for version in releases.values()}) > 1:
+        lowest = min(releases.values(), key=version_key)
+        yield Problem(
+            "nfsmail_dovecot_config_version",
+            releases,
+            "backends that share mailboxes read them by one dovecot_config_version: a newer one may write what an older one "
+            "does not read",
+            f"pin it until all are upgraded: nfsmail_dovecot_config_version: {'.'.join(map(str, version_key(lowest)))}",
+            "Dovecot documentation, dovecot_config_version",
+        )
+
+
+def inventory_notes(
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Finding]:
+    """What an operator should know of a cluster that is not refused: warnings, then infos, of plan and extra settings."""
+    found: dict[str, Finding] = {}
+    for profile, host in _profiles(variables, members, values or {}):
+        for row in plan_findings(profile):
+            found[row["id"]] = {**row, "message": f"nfsmail_{row['message']}"}
+        for kind, group in (("backend", "mail_backends"), ("proxy", "mail_proxies")):
+            extra = (values or {}).get(host, {}).get(EXTRA_VARIABLES[kind])
+            if isinstance(extra, Mapping) and any(member["name"] == host for member in members.get(group, ())):
+                for row in _judged(extra, profile, kind, variables):
+                    found[row["id"]] = {**row, "message": f"{EXTRA_VARIABLES[kind]}: {row['message']}"}
+    if variables.get("nfsmail_topology") == "random":
+        found.update({row["id"]: row for row in _balancer_notes(members, variables)})
+    levels = ("warning", "info")
+    return sorted(
+        (row for row in found.values() if row["level"] in levels),
+        key=lambda row: (levels.index(row["level"]), row["id"]),
+    )
 
 
 def hostname_problems(nodenames: Mapping[str, str]) -> list[Problem]:
@@ -112,12 +241,6 @@ def misspelt(names: Mapping[str, Iterable[str]], known: Iterable[str]) -> list[P
     ]
 
 
-def inside(path: str, root: str) -> bool:
-    """``path`` is ``root`` or below it, by their names alone."""
-    path, root = posixpath.normpath(path), posixpath.normpath(root)
-    return path == root or path.startswith(root.rstrip("/") + "/")
-
-
 def _close(name: str, documented: set[str]) -> bool:
     # Another collection may own names such as dovecot_something: only a near miss is ours.
     guess = nearest(name, documented)
@@ -131,9 +254,9 @@ def _prefixed(problem: Problem) -> Problem:
 def _plan(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem]:
     for finding in plan_findings(profile):
         if finding["level"] == "error":
-            name, _, rest = finding["message"].partition("=")
-            value, _, rule = rest.partition(": ")
-            yield Problem(f"nfsmail_{name}", value, f"{finding['id']}: {rule}", finding["fix"], finding["source"])
+            name, _, value = finding["message"].partition(": ")[0].partition("=")
+            problem = finding_problem(f"nfsmail_{name}", finding)
+            yield Problem(problem.variable, value, problem.rule, problem.fix, problem.source)
     if profile.topology == "random" and variables.get("nfsmail_accept_unsupported_random") is not True:
         yield Problem(
             "nfsmail_topology",
@@ -142,6 +265,160 @@ def _plan(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem]:
             "use per_user; or accept the risk with nfsmail_accept_unsupported_random: true",
             "Dovecot documentation, NFS page",
         )
+
+
+def _profiles(
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[Profile, str]]:
+    """The plan as each machine sees it that Dovecot runs on: releases may differ. Machines with nothing of their own once."""
+    seen: set[str] = set()
+    for group, variable in RELEASES.items():
+        for member in members.get(group, ()):
+            own = values.get(str(member["name"]), {})
+            key = repr([own.get(name) for name in (variable, *EXTRA_VARIABLES.values())])
+            if key not in seen:
+                seen.add(key)
+                try:
+                    yield (
+                        parse_profile(profile_of(variables, str(own.get(variable) or "") or None)),
+                        str(member["name"]),
+                    )
+                except NfsmailError:
+                    continue  # told by inventory_problems
+
+
+def _judged(extra: Mapping[str, Any], profile: Profile, kind: str, variables: Mapping[str, Any]) -> list[Finding]:
+    try:
+        return written_findings({**settings(profile), **extra}, profile, kind, *_places(variables))
+    except NfsmailError:
+        return []  # told by inventory_problems
+
+
+def _places(variables: Mapping[str, Any]) -> tuple[str, str]:
+    return str(variables.get("nfsmail_store_path") or ""), str(variables.get("nfsmail_mail_home") or "")
+
+
+def _of_cluster(own: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in own.items() if name in variables}
+
+
+def _types(values: Mapping[str, Mapping[str, Any]], specs: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
+    for own in values.values():
+        for name, value in own.items():
+            if name in specs:
+                secret = "password" in name or name == "nfsmail_users"
+                for problem in type_problems(name, value, specs[name]):
+                    shown = "(hidden)" if secret and problem.value is not None else problem.value
+                    yield Problem(problem.variable, shown, problem.rule, problem.fix, problem.source)
+
+
+def _extra_settings(
+    profile: Profile | None,
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Problem]:
+    """The escape hatches, before any host is touched. Where a host's release is not known yet, what no release takes."""
+    seen: set[str] = set()
+    for kind, (group, version_variable) in zip(EXTRA_VARIABLES, RELEASES.items()):
+        for member in members.get(group, ()):
+            own = values.get(str(member["name"]), {})
+            extra, version = own.get(EXTRA_VARIABLES[kind]), str(own.get(version_variable) or "")
+            # Most hosts of a group say the same.
+            key = repr((kind, extra, version))
+            if key in seen:
+                continue
+            seen.add(key)
+            if version:
+                try:
+                    series_of(version)
+                except NfsmailError as error:
+                    yield from (
+                        Problem(version_variable, one.value, one.rule, one.fix, one.source) for one in error.problems
+                    )
+                    continue
+            if not extra:
+                continue
+            found: list[dict[str, Problem]] = []
+            for release in (version,) if version else KNOWN_SERIES:
+                release_profile = replace(profile or Profile(), dovecot_version=release)
+                around = settings(release_profile)
+                owned = always_written(kind, release_profile.series)
+                judged = extra_problems(
+                    EXTRA_VARIABLES[kind], extra, release_profile, kind, owned, around, *_places(variables)
+                )
+                found.append({problem.rule: problem for problem in judged})
+            yield from (problem for rule, problem in found[0].items() if all(rule in other for other in found))
+
+
+def _modes(
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Problem]:
+    """How proxies route: all of them alike, and the director only where it can be."""
+    proxies = list(members.get("mail_proxies", ()))
+    own = {str(host["name"]): values.get(str(host["name"]), {}) for host in proxies}
+    modes = {name: found.get("dovecot_proxy_mode", director.MODES[0]) for name, found in own.items()}
+    if len(set(map(repr, modes.values()))) > 1:
+        yield Problem(
+            "dovecot_proxy_mode",
+            modes,
+            "all proxies route alike, or a user is opened on two backends",
+            "set it once, for the group of proxies",
+            DESIGN,
+        )
+    backends = {str(host["name"]) for host in members.get("mail_backends", ())}
+    for name, found in own.items():
+        listed = found.get("dovecot_proxy_backends")
+        strangers = [
+            str(entry.get("name"))
+            for entry in (listed if isinstance(listed, (list, tuple)) else ())
+            if isinstance(entry, Mapping) and str(entry.get("name")) not in backends
+        ]
+        if strangers:
+            yield Problem(
+                f"dovecot_proxy_backends of {name}",
+                strangers,
+                "the backends of the map are in the inventory, or nobody configures and verifies them",
+                f"add them to {variables.get('nfsmail_group_mail_backends') or 'mail_backends'}, or take them out",
+                DESIGN,
+            )
+    addresses = [str(host.get("address") or host["name"]) for host in proxies]
+    for name, mode in modes.items():
+        try:
+            yield from director.problems(
+                mode,
+                str(own[name].get("dovecot_proxy_version") or ""),
+                addresses,
+                members.get("mail_backends", ()),
+                variables.get("nfsmail_overrides"),
+            )
+        except NfsmailError:
+            continue  # backends and releases are told by others
+
+
+def _firewall(
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Problem]:
+    """A packet filter lets somebody in, and is told whom."""
+    group = {"per_user": "mail_proxies", "random": "mail_balancers"}.get(str(variables.get("nfsmail_topology")), "")
+    for backend in members.get("mail_backends", ()):
+        own = values.get(str(backend["name"]), {})
+        allow = as_list(own.get(ALLOW))
+        yield from allow_problems(allow)
+        if str(own.get("dovecot_firewall")).lower() in ("true", "yes", "1") and not allow and not members.get(group):
+            yield Problem(
+                "dovecot_firewall",
+                own["dovecot_firewall"],
+                "without proxies or balancers in front, nobody would reach Dovecot",
+                f"leave it out, or name in {ALLOW} who is let in",
+                "docs: security",
+            )
 
 
 def _topology(
@@ -168,33 +445,119 @@ def _topology(
             f"add a host to {variables.get('nfsmail_group_mail_proxies') or 'mail_proxies'}, or use single",
             DESIGN,
         )
+    if profile.topology != "per_user" and proxies:
+        yield Problem(
+            "nfsmail_topology",
+            profile.topology,
+            f"only per_user has proxies; the inventory lists {', '.join(proxies)}, which would send users to a backend each",
+            f"use per_user, or take the hosts out of {variables.get('nfsmail_group_mail_proxies') or 'mail_proxies'}",
+            DESIGN,
+        )
     if not variables.get("nfsmail_nfs_server") and not members.get("nfs_servers"):
+        ours = variables.get("nfsmail_manage_nfs_server") is not False
         yield Problem(
             "nfsmail_nfs_server",
             None,
-            "the backends mount from an NFS server",
-            "add a host to nfs_servers, or name the server in nfsmail_nfs_server",
+            "the backends mount from an NFS server" + ("" if ours else ", which is not ours to configure"),
+            "add a host to nfs_servers, or name the server in nfsmail_nfs_server"
+            if ours
+            else "name the server in nfsmail_nfs_server",
             DESIGN,
         )
+
+
+def _balancers(
+    profile: Profile,
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    variables: Mapping[str, Any],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Problem]:
+    users = variables.get("nfsmail_users")
+    yield from health_problems(
+        variables.get("nfsmail_health_user"),
+        variables.get("nfsmail_health_password"),
+        users if isinstance(users, (list, tuple)) else (),
+    )
+    balancers = [(str(host["name"]), str(host["address"])) for host in members.get("mail_balancers", ())]
+    if balancers and profile.topology == "single":
+        group = str(variables.get("nfsmail_group_mail_balancers") or "mail_balancers")
+        names = [name for name, _address in balancers]
+        rule = "single has one backend, so there is nothing to balance"
+        yield Problem(f"group {group}", names, rule, "empty the group, or use per_user", DESIGN)
+    if not balancers or profile.topology == "single":
+        return
+    for name, address in balancers:
+        if not _is_address(address):
+            rule = (
+                "an IP address: the machines behind trust the balancers' headers by address, and no name is looked up"
+            )
+            fix = f"set nfsmail_address of {name} to the address that it connects from"
+            yield Problem(
+                f"nfsmail_address of {name}", address, rule, fix, "measured: haproxy_trusted_networks with a name"
+            )
+    kind, group = ("proxy", "mail_proxies") if profile.topology == "per_user" else ("backend", "mail_backends")
+    behind = members.get(group, ())
+    try:
+        yield from server_problems(parse_backends(behind))
+    except NfsmailError as error:
+        # Of backends, told by _members.
+        yield from error.problems if group == "mail_proxies" and behind else ()
+    for host in behind:
+        variable = TLS_VARIABLES[kind]
+        yield from balanced_tls_problems(variable, values.get(str(host["name"]), {}).get(variable))
+
+
+def _balancer_notes(
+    members: Mapping[str, Sequence[Mapping[str, Any]]], variables: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """What is known only with the machines at hand, so not from the matrix."""
+    backends, balancers = len(members.get("mail_backends", ())), len(members.get("mail_balancers", ()))
+    group = str(variables.get("nfsmail_group_mail_balancers") or "mail_balancers")
+    if backends > 1 and not balancers:
+        yield {
+            "id": "NFS250",
+            "level": "info",
+            "message": f"group {group} is empty: connections from one address are to reach one backend of the {backends}, "
+            "and nothing here sees to that.",
+            "fix": f"add a host to {group}, or have your own balancer send one client address to one backend",
+            "source": "Dovecot wiki, NFS, 2012",
+        }
+    if balancers and not variables.get("nfsmail_health_user"):
+        yield {
+            "id": "NFS251",
+            "level": "info",
+            "message": "nfsmail_health_user is not set: balancers look for a greeting only, and send clients to a backend that "
+            "lets nobody in.",
+            "fix": "make a user for this, and set nfsmail_health_user and nfsmail_health_password",
+            "source": DESIGN,
+        }
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _members(members: Mapping[str, Sequence[Mapping[str, Any]]], variables: Mapping[str, Any]) -> Iterator[Problem]:
     backends = list(members.get("mail_backends", ()))
     if backends:
         try:
-            parse_backends(backends)
+            yield from address_problems(parse_backends(backends))
             override_lines(variables.get("nfsmail_overrides") or {}, backends)
         except NfsmailError as error:
             yield from error.problems
     roles: dict[str, str] = {}
-    for group in ("mail_backends", "mail_proxies"):
+    for group in ("mail_backends", "mail_proxies", "mail_balancers"):
         for host in members.get(group, ()):
             name = str(host["name"])
             if name in roles:
                 yield Problem(
                     f"host {name}",
                     f"in {roles[name]} and {group}",
-                    "a proxy is not a backend: both need the mail ports",
+                    "a backend, a proxy and a balancer are three machines: each needs the mail ports",
                     "take it out of one of the groups",
                     DESIGN,
                 )
@@ -227,6 +590,14 @@ def _paths(variables: Mapping[str, Any], profile: Profile | None) -> Iterator[Pr
             "each user has a home of their own",
             "put {user}, or {domain} and {name}, into the path",
             "Dovecot documentation, home directories",
+        )
+    if profile and profile.index_location == "local" and not index.startswith("/"):
+        yield Problem(
+            "nfsmail_index_path",
+            index or None,
+            "local indexes lie in directories of an absolute path; in MEMORY, what only they hold is lost with each session",
+            "write /var/lib/nfsmail/index/{domain}/{name}",
+            "Dovecot documentation, dbox page",
         )
     if profile and profile.index_location == "local" and inside(index, store):
         yield Problem(

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,16 +15,20 @@ from typing import Any
 from ..module_utils._exports import describe
 from ..module_utils._exports import judge as judge_exports
 from ..module_utils._mounts import differences
-from .dialect import flat, from_doveconf
-from .errors import NfsmailError
+from .dialect import from_doveconf
+from .errors import NfsmailError, Problem
 from .inventory import hostname_problems
-from .matrix import plan_findings, settings
-from .profile import Profile, as_mapping, parse_profile
-from .rules import DEFAULTS
+from .log_signs import SIGNS
+from .matrix import Finding, kernel_settings, mount_options, plan_findings, settings, written_findings
+from .profile import KNOWN_SERIES, Profile, as_mapping, parse_profile, series_of, version_key
+from .routing import NOBODY_MOVES
+from .shards import Backend, parse_backends
+from .written import in_effect
 
 MAX_OFFSET = 1.0  # seconds; the seed's "more than one second apart"
 NLOCKMGR, STATUS = 100021, 100024
 LOCK_REFUSALS = ("EAGAIN", "EACCES")
+CONFIG_VERSION = "dovecot_config_version"
 State = Mapping[str, Any]
 
 
@@ -97,6 +103,74 @@ CHECKS: Mapping[str, Check] = {
             "run site.yml for the NFS server",
             "measured: locks lost on restart",
         ),
+        Check(
+            "NFS320",
+            "backends run one Dovecot",
+            "upgrade the others too; until then, keep dovecot_config_version and new formats as they are",
+            "Dovecot documentation, upgrading from 2.3 to 2.4",
+        ),
+        Check("NFS321", "HAProxy is running", "look at: journalctl -u haproxy -n 50", "docs: verify"),
+        Check(
+            "NFS322",
+            "HAProxy sees the servers as planned",
+            "run site.yml; look at the reason behind the state, and at the machine that is not as planned",
+            "HAProxy documentation, management guide",
+        ),
+        Check(
+            "NFS323",
+            "balancers send a client to the same machine",
+            "run site.yml for all balancers; have them on one Debian release",
+            "measured: HAProxy 2.2, 2.6 and 3.0",
+        ),
+        Check(
+            "NFS324",
+            "kernel parameters in effect",
+            "run site.yml; where Dovecot finds its port taken: unmount, mount, start Dovecot",
+            "docs: settings matrix, NFS120",
+        ),
+        Check(
+            "NFS325",
+            "ports are open to proxies only",
+            "run site.yml; look at: systemctl status nfsmail-firewall; nft list table inet nfsmail",
+            "docs: security",
+        ),
+        Check(
+            "NFS326",
+            "nobody is on the way",
+            "run the playbook again that was ended: drain, undrain or move_user; until then mail for who moves waits",
+            "docs: operating the cluster",
+        ),
+        Check(
+            "NFS327",
+            "no user is open on two backends",
+            "run verify again; if it stays: doveadm kick USER on the backend that is not the user's, and see NFS318",
+            NFS_PAGE,
+        ),
+        Check(
+            "NFS332",
+            "lease and grace period in effect",
+            "run site.yml for the NFS server; look at: cat /proc/fs/nfsd/nfsv4gracetime /proc/fs/nfsd/nfsv4leasetime",
+            "rpc.nfsd(8)",
+        ),
+        Check(
+            "NFS331",
+            "each service address is on one backend",
+            "look at: journalctl -u keepalived on the backends; for an address that is not at home: failback",
+            "docs: when a backend dies",
+        ),
+        Check("NFS328", "log without signs of NFS trouble", "each line names its own", "Dovecot source"),
+        Check(
+            "NFS329",
+            "lock files are exclusive",
+            "ask who runs the NFS server: O_EXCL and link() must keep a file that is there",
+            "Dovecot documentation, NFS page; open(2)",
+        ),
+        Check(
+            "NFS330",
+            "directors are one ring in sync, with the backends as planned",
+            "look at: doveadm director ring status and status; the port of the ring between the proxies; run drain or undrain again",
+            "Dovecot 2.3 documentation, director",
+        ),
     )
 }
 
@@ -108,16 +182,21 @@ def answer(check: str, host: str, good: bool, detail: str, bad: str = "error") -
     return Answer(check, host, level, asked.what, detail, "" if good else asked.fix, asked.source)
 
 
-def host_answers(host: str, plan: Mapping[str, Any], state: State | None) -> list[Answer]:
+def host_answers(
+    host: str, plan: Mapping[str, Any], state: State | None, wanted: Callable[[str], bool] = lambda part: True
+) -> list[Answer]:
     """All checks of one machine.
 
-    ``plan``: ``kind`` (nfs_server, backend, proxy), ``profile``, ``store``, ``mount_options``, ``exports``,
-    ``files``, ``clock_server``. ``state``: what ``host_state`` returned, or none.
+    ``plan``: ``kind`` (nfs_server, backend, proxy, balancer), ``profile``, ``store``, ``mount_options``, ``exports``,
+    ``files``, ``servers``, ``clock_server``. ``state``: what ``host_state`` returned, or none. ``wanted``: which parts of the state are
+    to be judged.
     """
     if not state:
         return [answer("NFS301", host, False, "no answer")]
     found: list[Answer] = []
-    for check in _BY_KIND[str(plan["kind"])]:
+    for part, check in _BY_KIND[str(plan["kind"])]:
+        if not wanted(part):
+            continue
         try:
             found += check(host, plan, state)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -125,12 +204,26 @@ def host_answers(host: str, plan: Mapping[str, Any], state: State | None) -> lis
     return found
 
 
-def all_answers(read: Sequence[Live]) -> list[Answer]:
-    """Every machine's answers, then those that compare machines with each other."""
-    found = [row for live in read for row in host_answers(live.host, {**live.plan, "kind": live.kind}, live.state)]
+def all_answers(
+    read: Sequence[Live], wanted: Callable[[str, State, str], bool] = lambda kind, state, part: True
+) -> list[Answer]:
+    """Every machine's answers, then those that compare machines with each other.
+
+    ``wanted``: of a kind of machine and its state, which parts are to be judged.
+    """
+    found: list[Answer] = []
+    for live in read:
+        plan, asked = {**live.plan, "kind": live.kind}, functools.partial(wanted, live.kind, live.state)
+        found += host_answers(live.host, plan, live.state, asked)
     found += _names(read)
     found += _shared_files(read)
-    return found + [row for live in read if live.lock for row in _lock(live.host, live.lock)]
+    found += _releases(read)
+    found += _balancers_agree(read)
+    found += _two_places(read)
+    found += _addresses(read)
+    return found + [
+        row for live in read if live.lock and _locks_reach(live.plan) for row in _lock(live.host, live.lock)
+    ]
 
 
 def _names(read: Sequence[Live]) -> Iterator[Answer]:
@@ -138,6 +231,23 @@ def _names(read: Sequence[Live]) -> Iterator[Answer]:
     doubles = hostname_problems(names)
     shown = "; ".join(f"{problem.value}: {problem.variable}" for problem in doubles) or f"{len(names)} machines"
     yield answer("NFS302", "cluster", not doubles, shown)
+
+
+def _releases(read: Sequence[Live]) -> Iterator[Answer]:
+    """Backends that open the same mailboxes with different releases, or with files of different config versions."""
+    told: dict[str, str] = {}
+    for live in read:
+        dovecot = _mapping(live.state.get("dovecot"))
+        version = str(dovecot.get("version") or "")
+        if live.kind == "backend" and version.startswith(KNOWN_SERIES):
+            line = next((line for line in str(dovecot.get("conf") or "").split("\n") if CONFIG_VERSION in line), "")
+            told[live.host] = line.rpartition(" = ")[2] or series_of(version)
+    if len(told) > 1:
+        same = len(set(told.values())) == 1
+        differ = ", ".join(f"{host} {version}" for host, version in told.items())
+        yield answer(
+            "NFS320", "cluster", same, f"{next(iter(told.values()))} on {len(told)}" if same else differ, bad="warning"
+        )
 
 
 def _shared_files(read: Sequence[Live]) -> Iterator[Answer]:
@@ -150,6 +260,33 @@ def _shared_files(read: Sequence[Live]) -> Iterator[Answer]:
         same = len(set(sums.values())) == 1 and "None" not in sums.values()
         differ = ", ".join(f"{host} {digest[:8]}" for host, digest in sums.items())
         yield answer("NFS318", "cluster", same, f"{path}: " + (f"same on {len(sums)}" if same else differ))
+
+
+def _balancers_agree(read: Sequence[Live]) -> Iterator[Answer]:
+    """The hash that places a client is of the servers' ids, weights and states, and of how HAProxy computes it."""
+    told: dict[str, Any] = {}
+    for live in read:
+        haproxy = _mapping(live.state.get("haproxy"))
+        servers = haproxy.get("servers")
+        if live.kind == "balancer" and servers and isinstance(servers, (list, tuple)):
+            rows = sorted(_placement(row) for row in map(_mapping, servers))
+            # Measured: 2.2 and 2.6 place alike, 3.0 does not.
+            told[live.host] = (version_key(str(haproxy.get("version"))[:20]) >= (3, 0), rows)
+    if len(told) > 1:
+        first = next(iter(told.values()))
+        others = [host for host, what in told.items() if what != first]
+        reason = "another way of hashing (3.0)" if {way for way, _rows in told.values()} == {True, False} else "servers"
+        shown = f"{', '.join(others)} differ from {next(iter(told))}: {reason}" if others else f"same on {len(told)}"
+        yield answer("NFS323", "cluster", not others, shown, bad="warning")
+
+
+def _placement(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(name)) for name in ("section", "server", "id", "weight", "status"))
+
+
+def _locks_reach(plan: Mapping[str, Any]) -> bool:
+    """Whether kernel locks are meant to reach the other machines at all: without lockd they do not, and nothing relies on it."""
+    return parse_profile(plan.get("profile") or {}).kernel_locks
 
 
 def _lock(host: str, lock: Mapping[str, Any]) -> Iterator[Answer]:
@@ -165,24 +302,45 @@ def _lock(host: str, lock: Mapping[str, Any]) -> Iterator[Answer]:
     yield answer("NFS317", host, granted, f"{holder} let go: {shown}")
 
 
-def findings(profile: Mapping[str, Any] | Profile, observed: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
-    """Rules that the plan breaks and, with ``observed`` (``{host, plan, state}``), that the live host breaks."""
+def findings(profile: Mapping[str, Any] | Profile, observed: Mapping[str, Any] | None = None) -> list[Finding]:
+    """Rules that the plan breaks and, with ``observed``, that the live host breaks.
+
+    ``observed``: what the ``host_state`` module returned as ``state``, or ``{host, plan, state}`` where more is known of the
+    host; only what is in the state is judged.
+    """
     found = plan_findings(profile)
-    if observed:
-        host = str(observed.get("host") or "host")
-        plan = {"kind": "backend", **(observed.get("plan") or {}), "profile": as_mapping(parse_profile(profile))}
-        found += [
-            {
-                "id": row.id,
-                "level": row.level,
-                "message": f"{row.what}: {row.detail}",
-                "fix": row.fix,
-                "source": row.source,
-            }
-            for row in host_answers(host, plan, observed.get("state"))
-            if row.level != "ok"
-        ]
-    return found
+    if observed is None:
+        return found
+    if not isinstance(observed, Mapping):
+        raise NfsmailError(
+            [
+                Problem(
+                    "observed",
+                    observed,
+                    "the state of a host, as host_state returns it",
+                    "pass a mapping",
+                    "docs: verify",
+                )
+            ]
+        )
+    known = observed if "state" in observed else {"state": observed}
+    state = _mapping(known.get("state"))
+    parsed = parse_profile(profile)
+    stores = [mount.get("path") for mount in map(_mapping, state.get("mounts") or ()) if _is_nfs(mount)]
+    plan = {
+        "kind": "backend",
+        "store": stores[0] if stores else "",
+        "mount_options": mount_options(parsed),
+        **_mapping(known.get("plan")),
+        "profile": as_mapping(parsed),
+    }
+    host = str(known.get("host") or state.get("hostname") or "host")
+    rows = host_answers(host, plan, state, lambda part: part in state)
+    return found + [
+        {"id": row.id, "level": row.level, "message": f"{row.what}: {row.detail}", "fix": row.fix, "source": row.source}
+        for row in rows
+        if row.level != "ok"
+    ]
 
 
 def as_report(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -213,8 +371,10 @@ def as_table(answers: Sequence[Answer]) -> list[str]:
 
 def _mounted(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
     mount = _mount(plan, state)
-    good = bool(mount) and str(mount["fstype"]).startswith("nfs") if mount else False
-    shown = f"{mount['source']} as {mount['fstype']}" if mount else f"{plan['store']} is not mounted"
+    good = mount is not None and _is_nfs(mount)
+    shown = (
+        f"{mount['source']} as {mount['fstype']}" if mount else f"{plan['store'] or 'the mail store'} is not mounted"
+    )
     yield answer("NFS303", host, good, shown)
     if mount:
         yield from _options(host, plan, mount)
@@ -227,6 +387,35 @@ def _options(host: str, plan: Mapping[str, Any], mount: Mapping[str, Any]) -> It
         for row in differences(plan["mount_options"], have)
     ]
     yield answer("NFS304", host, not wrong, "; ".join(wrong) or _summary(have))
+
+
+def _kernel(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
+    found = _mapping(state["kernel_settings"])
+    wanted = kernel_settings(plan["profile"])
+    wrong = [
+        f"{name} is {found.get(name) or 'unknown'}, wanted {value}"
+        for name, value in wanted.items()
+        if str(found.get(name)) != value
+    ]
+    shown = ", ".join(f"{name} {value}" for name, value in wanted.items())
+    yield answer("NFS324", host, not wrong, "; ".join(wrong) or shown, bad="warning")
+
+
+def _packet_filter(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
+    wanted = _mapping(plan.get("firewall"))
+    if not wanted:
+        return
+    found = _mapping(state.get("packet_filter"))
+    if not found:
+        yield answer("NFS325", host, False, "open to all")
+        return
+    wrong = [
+        f"{name} {' '.join(map(str, found.get(name) or ())) or 'none'}, wanted {' '.join(map(str, wanted[name])) or 'none'}"
+        for name in wanted
+        if sorted(map(str, found.get(name) or ())) != sorted(map(str, wanted[name]))
+    ]
+    shown = f"{' '.join(map(str, wanted['ports']))} for {' '.join([*wanted['ipv4'], *wanted['ipv6']])}"
+    yield answer("NFS325", host, not wrong, "; ".join(wrong) or shown)
 
 
 def _guard(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
@@ -266,6 +455,65 @@ def _offset(check: str, host: str, found: Mapping[str, Any], ends: tuple[str, st
     return answer(check, host, worst < MAX_OFFSET, f"{middle:+.3f} s, known to {spread:.3f} s")
 
 
+def _exclusive(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
+    store = _mapping(state["clock"].get("store"))
+    if "exclusive" in store:
+        broken = [word for word, key in (("O_EXCL", "exclusive"), ("link()", "links")) if not store.get(key)]
+        yield answer(
+            "NFS329", host, not broken, f"{' and '.join(broken) or 'O_EXCL and link()'}{' fail' if broken else ''}"
+        )
+
+
+def _log(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
+    found = state.get("log")
+    if found is None:
+        return
+    if "error" in found:
+        yield answer("NFS328", host, False, str(found["error"]), bad="warning")
+        return
+    rows = [(sign, _mapping(found[sign.name])) for sign in SIGNS if sign.name in found]
+    if not rows:
+        yield answer("NFS328", host, True, "none in 24 hours")
+    for sign, seen in rows:
+        text = f"{sign.what}: {seen.get('count')} lines, the last: {seen.get('last')}"
+        yield Answer("NFS328", host, sign.level, CHECKS["NFS328"].what, text, sign.fix, sign.source)
+
+
+def _moving(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
+    moving = str(plan.get("moving") or "")
+    if moving:
+        digest = _mapping(state.get("files")).get(moving)
+        nobody = digest == hashlib.sha256(NOBODY_MOVES.encode()).hexdigest()
+        yield answer("NFS326", host, nobody, "nobody" if nobody else f"{moving} is not empty", bad="warning")
+
+
+def _addresses(read: Sequence[Live]) -> Iterator[Answer]:
+    """On none its users cannot log in, on two they are opened twice."""
+    backends = [live for live in read if live.kind == "backend"]
+    owners = {live.host: str(live.plan.get("service_address") or "") for live in backends}
+    for owner, address in owners.items():
+        if address:
+            there = [live.host for live in backends if address in (live.state.get("addresses") or ())]
+            shown = f"{owner}'s {address} on {' and '.join(there) or 'none'}"
+            yield answer("NFS331", owner, there == [owner], shown, bad="warning" if len(there) == 1 else "error")
+
+
+def _two_places(read: Sequence[Live]) -> Iterator[Answer]:
+    """Each backend was asked at about the same time; a user who moved meanwhile is gone at the next look."""
+    where: dict[str, list[str]] = {}
+    backends = [live for live in read if live.kind == "backend"]
+    for live in backends:
+        for user in _mapping(_mapping(live.state.get("dovecot")).get("sessions")):
+            where.setdefault(str(user).lower(), []).append(live.host)
+    if len(backends) > 1 and all(
+        parse_profile(live.plan.get("profile") or {}).topology == "per_user" for live in backends
+    ):
+        twice = [f"{user} on {' and '.join(hosts)}" for user, hosts in sorted(where.items()) if len(hosts) > 1]
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        shown = ", ".join(twice[:5]) + more if twice else f"{len(where)} users on {len(backends)} backends"
+        yield answer("NFS327", "cluster", not twice, shown)
+
+
 def _lock_services(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
     profile = parse_profile(plan["profile"])
     if not profile.needs_lockd or not profile.lockd:
@@ -291,29 +539,62 @@ def _dovecot(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answe
     dovecot = state.get("dovecot") or {}
     running = ((state.get("units") or {}).get("dovecot.service") or {}).get("ActiveState") == "active"
     shown = f"{dovecot.get('version')}, {'running' if running else 'not running'}"
-    yield answer("NFS312", host, running, shown if dovecot else "not installed")
-    if plan["kind"] != "backend" or not dovecot:
+    # Saved settings do not tell whether it runs.
+    if "units" in state or not dovecot:
+        yield answer("NFS312", host, running, shown if dovecot else "not installed")
+    if not dovecot:
         return
     if dovecot.get("error") and not dovecot.get("conf"):
         yield answer("NFS311", host, False, str(dovecot["error"]).splitlines()[0])
         return
     try:
-        live = flat(from_doveconf(str(dovecot.get("conf") or "")))
+        conf = from_doveconf(str(dovecot.get("conf") or ""))
     except NfsmailError as error:
         yield answer("NFS311", host, False, error.problems[0].rule)
         return
-    wanted = settings({**plan["profile"], "dovecot_version": str(dovecot["version"])})
+    yield from _settings(host, plan, str(dovecot["version"]), conf)
+    if conf.get("director_servers"):
+        yield _ring(host, conf, dovecot)
+
+
+def _ring(host: str, conf: Mapping[str, Any], dovecot: Mapping[str, Any]) -> Answer:
+    listed, ring, used = str(conf["director_servers"]).split(), dovecot.get("ring"), dovecot.get("ring_backends")
+    if not isinstance(ring, (list, tuple)):
+        return answer("NFS330", host, False, str(_mapping(ring).get("error") or "doveadm did not answer"))
+    # Of a ring of two the other is listed twice, as the left and the right neighbour.
+    seen: dict[str, list[str]] = {}
+    for row in map(_mapping, ring):
+        seen.setdefault(str(row["director ip"]), []).append(str(row["status"]))
     wrong = [
-        f"{name} is {live.get(name, DEFAULTS.get(name))}, wanted {value}"
-        for name, value in wanted.items()
-        if live.get(name, DEFAULTS.get(name)) != value
+        f"{address} is {', '.join(seen.get(address, ['not in the ring']))}"
+        for address in listed
+        if not all("synced" in status for status in seen.get(address, [""]))
     ]
-    yield answer("NFS311", host, not wrong, "; ".join(wrong) or f"{len(wanted)} settings")
+    backends = str(conf.get("director_mail_servers") or "").split()
+    # An address or more in one word is how others write it; we list one by one.
+    if isinstance(used, (list, tuple)) and not any("-" in word or "@" in word for word in backends):
+        up = {str(row.get("mail server ip")): str(row.get("state")) == "up" for row in map(_mapping, used)}
+        wrong += [f"{address} is not used" for address in backends if not up.get(address)]
+        wrong += [f"{address} is used" for address, is_up in up.items() if is_up and address not in backends]
+    return answer("NFS330", host, not wrong, ", ".join(wrong) or f"{len(listed)} directors, {len(backends)} backends")
+
+
+def _settings(host: str, plan: Mapping[str, Any], version: str, conf: Mapping[str, Any]) -> Iterator[Answer]:
+    profile = parse_profile({**(plan.get("profile") or {}), "dovecot_version": version})
+    kind = str(plan["kind"])
+    if kind == "backend":
+        have, wanted = in_effect(conf, profile.series), settings(profile)
+        wrong = [f"{name} is {have[name]}, wanted {value}" for name, value in wanted.items() if have[name] != value]
+        yield answer("NFS311", host, not wrong, "; ".join(wrong) or f"{len(wanted)} settings")
+    for row in written_findings(conf, profile, kind, str(plan.get("store") or "")):
+        yield Answer(row["id"], host, row["level"], "settings in effect", row["message"], row["fix"], row["source"])
 
 
 def _ordering(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
     unit = (state.get("units") or {}).get("dovecot.service") or {}
     store = str(plan["store"])
+    if not store:
+        return
     missing = [
         f"{key} lacks {value}"
         for key, value in (("RequiresMountsFor", store), ("After", "time-sync.target"))
@@ -333,6 +614,19 @@ def _exports(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answe
     yield answer("NFS314", host, not wrong, "; ".join(wrong) or f"{len(plan['exports'])} clients")
 
 
+def _periods(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
+    nfsd, wanted = _mapping(state.get("nfsd")), _mapping(plan.get("nfsd"))
+    if nfsd and wanted and "error" not in nfsd:
+        names = {"grace-time": "grace", "lease-time": "lease"}
+        wrong = [
+            f"{short} {nfsd.get(short)} s, wanted {wanted[name]} s"
+            for name, short in names.items()
+            if name in wanted and str(nfsd.get(short)) != str(wanted[name])
+        ]
+        shown = f"grace {nfsd.get('grace')} s, lease {nfsd.get('lease')} s"
+        yield answer("NFS332", host, not wrong, "; ".join(wrong) or shown, bad="warning")
+
+
 def _nfsd(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
     nfsd = state.get("nfsd") or {}
     wanted = parse_profile(plan["profile"]).nfs_version
@@ -350,11 +644,65 @@ def _keeps_locks(host: str, plan: Mapping[str, Any], state: State) -> Iterator[A
     yield answer("NFS319", host, good, shown)
 
 
-_BY_KIND: Mapping[str, tuple[Callable[[str, Mapping[str, Any], State], Iterable[Answer]], ...]] = {
-    "nfs_server": (_exports, _nfsd, _lock_services, _keeps_locks, _clock),
-    "backend": (_mounted, _guard, _clock, _lock_services, _dovecot, _ordering),
-    "proxy": (_clock, _dovecot),
+def _haproxy_runs(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
+    running = ((state.get("units") or {}).get("haproxy.service") or {}).get("ActiveState") == "active"
+    yield answer("NFS321", host, running, "running" if running else "not running")
+
+
+def _servers(host: str, plan: Mapping[str, Any], state: State) -> Iterator[Answer]:
+    haproxy = state.get("haproxy") or {}
+    if not haproxy.get("servers"):
+        yield answer("NFS322", host, False, str(haproxy.get("error") or "HAProxy names no server"))
+        return
+    wanted = {server.name: _wanted_status(server) for server in parse_backends(plan["servers"])}
+    wrong = []
+    for section in dict.fromkeys(row["section"] for row in haproxy["servers"]):
+        rows = {row["server"]: row for row in haproxy["servers"] if row["section"] == section}
+        wrong += [
+            f"{section}/{name} is {rows[name]['status']} ({rows[name]['check']}), wanted {status}"
+            if name in rows
+            else f"{section}/{name} is missing"
+            for name, status in wanted.items()
+            if name not in rows or rows[name]["status"] != status
+        ]
+        wrong += [f"{section}/{name} is not in the inventory" for name in rows if name not in wanted]
+    shown = ", ".join(f"{name} {status}" for name, status in wanted.items())
+    yield answer("NFS322", host, not wrong, "; ".join(wrong) or shown)
+
+
+def _wanted_status(server: Backend) -> str:
+    return {"down": "MAINT", "drained": "DRAIN"}.get(server.state, "UP" if server.weight > 0 else "DRAIN")
+
+
+# The part of the state that a check needs, and the check.
+_BY_KIND: Mapping[str, tuple[tuple[str, Callable[[str, Mapping[str, Any], State], Iterable[Answer]]], ...]] = {
+    "nfs_server": (
+        ("exports", _exports),
+        ("nfsd", _nfsd),
+        ("nfsd", _periods),
+        ("rpc", _lock_services),
+        ("units", _keeps_locks),
+        ("clock", _clock),
+    ),
+    "backend": (
+        ("mounts", _mounted),
+        ("kernel_settings", _kernel),
+        ("packet_filter", _packet_filter),
+        ("guard", _guard),
+        ("clock", _clock),
+        ("clock", _exclusive),
+        ("rpc", _lock_services),
+        ("dovecot", _dovecot),
+        ("log", _log),
+        ("units", _ordering),
+    ),
+    "proxy": (("clock", _clock), ("dovecot", _dovecot), ("files", _moving), ("log", _log)),
+    "balancer": (("clock", _clock), ("units", _haproxy_runs), ("haproxy", _servers)),
 }
+
+
+def _is_nfs(mount: Mapping[str, Any]) -> bool:
+    return str(mount.get("fstype")).startswith("nfs")
 
 
 def _mount(plan: Mapping[str, Any], state: State) -> Mapping[str, Any] | None:

@@ -40,6 +40,11 @@ KEYS: tuple[Key, ...] = (
     Key("cache_flush", (), None, "random only: let Dovecot flush NFS caches. Default: yes in random, else no."),
 )
 KEY_BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
+# What follows from the keys; conditions of rules may name these too.
+DERIVED: Mapping[str, str] = {
+    "kernel_locks": "kernel locks between machines (NFSv4, or lockd)",
+    "flush": "cache_flush in topology random",
+}
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,19 @@ class Profile:
         return series_of(self.dovecot_version)
 
     @property
-    def clustered(self) -> bool:
-        """More than one backend can hold the mail."""
-        return self.topology != "single"
-
-    @property
     def needs_lockd(self) -> bool:
         """NFSv2 and v3 lock through lockd, NFSv4 has locks of its own."""
         return self.nfs_version in ("2", "3")
 
     @property
-    def nfs_locks(self) -> bool:
+    def kernel_locks(self) -> bool:
         """Kernel locks reach the other machines."""
         return not self.needs_lockd or self.lockd
+
+    @property
+    def flush(self) -> bool:
+        """Dovecot is to flush NFS caches: only where any machine may have changed a file."""
+        return self.cache_flush and self.topology == "random"
 
 
 def version_key(version: str) -> tuple[int, ...]:

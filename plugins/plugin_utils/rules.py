@@ -4,45 +4,45 @@
 
 """The settings matrix as data: every rule once, with its condition, reason and source.
 
-A condition maps profile keys to the values it holds for; all keys must match. ``versions`` limits a rule
-to Dovecot releases (``">=2.4,<2.4.5"``). Rules never depend on their order: a test shows that no two
+A condition (``when``) maps profile keys, or what follows from them, to the values it holds for; all must match.
+``versions`` limits a rule to Dovecot releases (``">=2.4,<2.4.5"``). Rules about settings that somebody wrote (extra
+settings, live machines) have a second condition, ``found``. Rules never depend on their order: a test shows that no two
 rules set one target to different values for the same profile.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DOVECOT_NFS = "Dovecot documentation, NFS page"
+DBOX_PAGE = "Dovecot documentation, dbox page"
+SETTINGS_PAGE = "Dovecot documentation, settings reference"
 SEED = "Dovecot wiki, NFS, 2012"
 CODE = "Dovecot source, mail-storage-settings.c"
+REFUSED = "measured: doveconf refuses it (exit code 89)"
 
 CLUSTERED = ("random", "per_user")
+ONE_AT_A_TIME = ("single", "per_user")
 DBOX = ("sdbox", "mdbox")
 WITH_LOCKD = ("2", "3")
 NFS4 = ("4.0", "4.1", "4.2")
-# What Dovecot does where a setting is not written; doveconf -n leaves such settings out.
-DEFAULTS: Mapping[str, str] = {
-    "mmap_disable": "no",
-    "mail_fsync": "optimized",
-    "dotlock_use_excl": "yes",
-    "mail_nfs_storage": "no",
-    "mail_nfs_index": "no",
-    "lock_method": "fcntl",
-    "mbox_read_locks": "fcntl",
-    "mbox_write_locks": "fcntl dotlock",
-}
 
 
 @dataclass(frozen=True)
 class Rule:
     """One statement of the matrix.
 
-    ``effect``: ``set`` (a Dovecot setting), ``mount`` (a mount option), ``error``, ``warning`` or ``info``.
-    ``target``: the setting or option, or for a finding the profile key to change.
+    ``effect``: ``set`` (a setting of backends), ``delivery`` (a part of the mailbox location while mail is delivered),
+    ``proxy`` (a setting of proxies), ``mount`` (a mount option), ``kernel`` (a parameter of a kernel module), or a finding:
+    ``error``, ``warning`` or ``info``.
+    ``target``: the setting or option, with its sections in front; for a finding the profile key to change.
     ``value``: what the setting or option becomes (a finding: unused).
     ``text``: for a setting or option why it is so; for a finding what goes wrong.
+    ``found``: for a finding about written settings: patterns of names to patterns of values, all of which match; ``!`` in
+    front of a name: nothing matches. Names starting with ``@`` are what a path means, see ``written.py``.
+    ``on``: for such a finding, the kinds of machine whose settings are judged.
     """
 
     id: str
@@ -54,8 +54,15 @@ class Rule:
     when: Mapping[str, tuple[str | bool, ...]] = field(default_factory=dict)
     versions: str = ""
     fix: str = ""
-    since: str = ""
     overrides_2012: bool = False
+    found: Mapping[str, str] = field(default_factory=dict)
+    on: tuple[str, ...] = ()
+
+    @property
+    def since(self) -> str:
+        """The first release, of those that we judge, for which the rule holds."""
+        match = re.match(r">=([\d.]+)", self.versions)
+        return match[1] if match else "2.3.0"
 
 
 def _setting(
@@ -65,11 +72,11 @@ def _setting(
     text: str,
     source: str,
     versions: str = "",
-    since: str = "",
     overrides_2012: bool = False,
+    effect: str = "set",
     **when: tuple[str | bool, ...],
 ) -> Rule:
-    return Rule(id, "set", target, value, text, source, when, versions, since=since, overrides_2012=overrides_2012)
+    return Rule(id, effect, target, value, text, source, when, versions, overrides_2012=overrides_2012)
 
 
 def _option(
@@ -91,6 +98,29 @@ def _finding(
 ) -> Rule:
     return Rule(id, effect, target, "", text, source, when, versions, fix, overrides_2012=overrides_2012)
 
+
+def _written(
+    id: str,
+    effect: str,
+    found: Mapping[str, str],
+    text: str,
+    fix: str,
+    source: str,
+    versions: str = "",
+    overrides_2012: bool = False,
+    on: tuple[str, ...] = ("backend",),
+    **when: tuple[str | bool, ...],
+) -> Rule:
+    return Rule(id, effect, "", "", text, source, when, versions, fix, overrides_2012, found, on)
+
+
+# What a release refuses or misreads, whatever the cluster is like.
+DIALECT = ("NFS401", "NFS404", "NFS405", "NFS406", "NFS407", "NFS432")
+# Settings that decide where a user's files lie, or who the user is: a misread variable here mixes users up.
+PATHS = (
+    r"(.*/)?(mail_(home|path|location|inbox_path|index_path|control_path|volatile_path|alt_path|cache_path|ext_attachment_path)"
+    r"|mail_attachment_dir|auth_username_format|home|mail|args|default_fields|override_fields|location)"
+)
 
 # The order of this list is the order in dovecot.conf and in the mount options.
 RULES: tuple[Rule, ...] = (
@@ -132,16 +162,7 @@ RULES: tuple[Rule, ...] = (
         "no",
         "One machine at a time opens a user's mail: flushing NFS caches would only cost.",
         f"{DOVECOT_NFS}; {SEED}",
-        cache_flush=(False,),
-    ),
-    _setting(
-        "NFS006",
-        "mail_nfs_storage",
-        "no",
-        "One machine at a time opens a user's mail: flushing NFS caches would only cost.",
-        f"{DOVECOT_NFS}; {SEED}",
-        topology=("single", "per_user"),
-        cache_flush=(True,),
+        flush=(False,),
     ),
     _setting(
         "NFS007",
@@ -149,8 +170,7 @@ RULES: tuple[Rule, ...] = (
         "yes",
         "Any machine may have changed the mail: flush NFS caches before reading it.",
         SEED,
-        topology=("random",),
-        cache_flush=(True,),
+        flush=(True,),
     ),
     _setting(
         "NFS008",
@@ -158,16 +178,7 @@ RULES: tuple[Rule, ...] = (
         "no",
         "One machine at a time opens a user's indexes: flushing NFS caches would only cost.",
         f"{DOVECOT_NFS}; {SEED}",
-        cache_flush=(False,),
-    ),
-    _setting(
-        "NFS009",
-        "mail_nfs_index",
-        "no",
-        "One machine at a time opens a user's indexes: flushing NFS caches would only cost.",
-        f"{DOVECOT_NFS}; {SEED}",
-        topology=("single", "per_user"),
-        cache_flush=(True,),
+        flush=(False,),
     ),
     _setting(
         "NFS010",
@@ -175,8 +186,7 @@ RULES: tuple[Rule, ...] = (
         "yes",
         "Any machine may have changed the indexes: flush NFS caches before reading them.",
         f"{SEED}; {CODE} (needs mmap_disable=yes and mail_fsync=always)",
-        topology=("random",),
-        cache_flush=(True,),
+        flush=(True,),
         index_location=("nfs",),
     ),
     _setting(
@@ -185,26 +195,17 @@ RULES: tuple[Rule, ...] = (
         "no",
         "The indexes are on this machine's own disk: there is no NFS cache to flush.",
         SEED,
-        topology=("random",),
-        cache_flush=(True,),
+        flush=(True,),
         index_location=("local",),
     ),
     _setting(
         "NFS012",
         "lock_method",
         "fcntl",
-        "Kernel locks reach the other machines, and taking one refreshes a file held open.",
+        "Kernel locks reach the other machines (NFSv4 by itself, NFSv3 through lockd), and only taking one refreshes a file "
+        "that is held open.",
         f"{DOVECOT_NFS}; measured: an open file is refreshed by a lock only",
-        nfs_version=NFS4,
-    ),
-    _setting(
-        "NFS013",
-        "lock_method",
-        "fcntl",
-        "Kernel locks reach the other machines through lockd, and taking one refreshes a file held open.",
-        f"{DOVECOT_NFS}; measured: an open file is refreshed by a lock only",
-        nfs_version=WITH_LOCKD,
-        lockd=(True,),
+        kernel_locks=(True,),
     ),
     _setting(
         "NFS014",
@@ -212,8 +213,7 @@ RULES: tuple[Rule, ...] = (
         "dotlock",
         "Without lockd a kernel lock stays on this machine; lock files work, but slowly.",
         SEED,
-        nfs_version=WITH_LOCKD,
-        lockd=(False,),
+        kernel_locks=(False,),
     ),
     _setting(
         "NFS015",
@@ -222,17 +222,7 @@ RULES: tuple[Rule, ...] = (
         "Set outright: the default differs between Debian's Dovecot releases.",
         "measured: doveconf of 2.3.19 and 2.4.1",
         mailbox_format=("mbox",),
-        nfs_version=NFS4,
-    ),
-    _setting(
-        "NFS016",
-        "mbox_read_locks",
-        "fcntl",
-        "Set outright: the default differs between Debian's Dovecot releases.",
-        "measured: doveconf of 2.3.19 and 2.4.1",
-        mailbox_format=("mbox",),
-        nfs_version=WITH_LOCKD,
-        lockd=(True,),
+        kernel_locks=(True,),
     ),
     _setting(
         "NFS017",
@@ -241,8 +231,7 @@ RULES: tuple[Rule, ...] = (
         "Without lockd only lock files reach the other machines.",
         "measured: lock calls of the mbox driver; mbox-lock.c",
         mailbox_format=("mbox",),
-        nfs_version=WITH_LOCKD,
-        lockd=(False,),
+        kernel_locks=(False,),
     ),
     _setting(
         "NFS018",
@@ -251,17 +240,7 @@ RULES: tuple[Rule, ...] = (
         "Lock order must be the same everywhere, Postfix included; the default flipped between 2.3 and 2.4 on Debian.",
         "measured: doveconf of 2.3.19 and 2.4.1; Debian's Postfix",
         mailbox_format=("mbox",),
-        nfs_version=NFS4,
-    ),
-    _setting(
-        "NFS019",
-        "mbox_write_locks",
-        "fcntl dotlock",
-        "Lock order must be the same everywhere, Postfix included; the default flipped between 2.3 and 2.4 on Debian.",
-        "measured: doveconf of 2.3.19 and 2.4.1; Debian's Postfix",
-        mailbox_format=("mbox",),
-        nfs_version=WITH_LOCKD,
-        lockd=(True,),
+        kernel_locks=(True,),
     ),
     _setting(
         "NFS020",
@@ -270,8 +249,46 @@ RULES: tuple[Rule, ...] = (
         "Without lockd only lock files reach the other machines.",
         "measured: lock calls of the mbox driver; mbox-lock.c",
         mailbox_format=("mbox",),
-        nfs_version=WITH_LOCKD,
-        lockd=(False,),
+        kernel_locks=(False,),
+    ),
+    _setting(
+        "NFS021",
+        "protocol lda/mail_index_path",
+        "MEMORY",
+        "Mail may be delivered on a machine that is not the user's: its indexes stay in memory, beside those of the backend.",
+        "Dovecot 2.3 documentation, NFS page, clustering without director; measured: dovecot-uidlist is written all the same",
+        effect="delivery",
+        topology=CLUSTERED,
+        mailbox_format=("maildir",),
+        delivery=("lda",),
+    ),
+    _setting(
+        "NFS022",
+        "protocol lmtp/mail_index_path",
+        "MEMORY",
+        "Any machine delivers to any user: its indexes stay in memory, beside those of the machine that the user reads on.",
+        "Dovecot 2.3 documentation, NFS page, clustering without director; measured: dovecot-uidlist is written all the same",
+        effect="delivery",
+        topology=("random",),
+        mailbox_format=("maildir",),
+        delivery=("lmtp",),
+    ),
+    *(
+        _setting(
+            id,
+            f"service {service}/{name}",
+            value,
+            "Without these, doveadm kick says that it kicked a session, and the session lives on.",
+            "measured: doveadm kick on a 2.4.1 proxy; Dovecot source, commit 42e0c5753b",
+            versions=">=2.4.0,<2.4.5",
+            effect="proxy",
+        )
+        for id, service, name, value in (
+            ("NFS023", "imap-login", "restart_request_count", "unlimited"),
+            ("NFS024", "imap-login", "client_limit", "1000"),
+            ("NFS025", "pop3-login", "restart_request_count", "unlimited"),
+            ("NFS026", "pop3-login", "client_limit", "1000"),
+        )
     ),
     # -- mount options ------------------------------------------------------------------------------------
     _option("NFS101", "vers=2", "Pinned: client and server must not negotiate another.", "nfs(5)", nfs_version=("2",)),
@@ -303,14 +320,15 @@ RULES: tuple[Rule, ...] = (
         "actimeo=60",
         "One machine at a time opens a user's mail: its attribute cache can be trusted for a minute.",
         DOVECOT_NFS,
-        topology=("single", "per_user"),
+        topology=ONE_AT_A_TIME,
         overrides_2012=True,
     ),
     _option(
         "NFS114",
         "actimeo=0",
-        "Any machine may have changed a file: attributes are asked for each time, at a high price.",
-        SEED,
+        "Any machine may have changed a file: attributes are asked for each time, at a high price; a file held open read-write "
+        "is refreshed by a lock only.",
+        f"{SEED}; measured: neither actimeo=0 nor noac refreshes a file held open read-write",
         topology=("random",),
     ),
     _option(
@@ -325,12 +343,20 @@ RULES: tuple[Rule, ...] = (
         "nolock",
         "Without lockd the mount fails unless locks stay local; Dovecot then uses lock files.",
         "nfs(5); mount.nfs",
-        nfs_version=WITH_LOCKD,
-        lockd=(False,),
+        kernel_locks=(False,),
     ),
     _option("NFS117", "_netdev", "Mounted after the network is up, unmounted before it goes.", "systemd.mount(5)"),
     _option("NFS118", "nofail", "A dead NFS server must not stop the machine from booting.", "systemd.mount(5)"),
     _option("NFS119", "x-systemd.mount-timeout=90", "A dead NFS server is given up at boot.", "systemd.mount(5)"),
+    # -- parameters of kernel modules ---------------------------------------------------------------------
+    Rule(
+        "NFS120",
+        "kernel",
+        "sunrpc.max_resvport",
+        "992",
+        "An NFS client sends from any free port of 665 to 1023; from 993 or 995, it keeps Dovecot from listening there.",
+        "measured: Dovecot 2.4.1 does not start (exit code 89, Address already in use); Linux, xprtsock.h",
+    ),
     # -- findings -----------------------------------------------------------------------------------------
     _finding(
         "NFS201",
@@ -349,8 +375,7 @@ RULES: tuple[Rule, ...] = (
         "run lockd, use NFSv4, or use sdbox or maildir",
         "measured: lock calls of the mdbox driver",
         mailbox_format=("mdbox",),
-        nfs_version=WITH_LOCKD,
-        lockd=(False,),
+        kernel_locks=(False,),
     ),
     _finding(
         "NFS203",
@@ -360,8 +385,7 @@ RULES: tuple[Rule, ...] = (
         "run lockd, or use NFSv4",
         f"{SEED}; measured: an open file is refreshed by a lock only",
         mailbox_format=("maildir", "mbox", "sdbox"),
-        nfs_version=WITH_LOCKD,
-        lockd=(False,),
+        kernel_locks=(False,),
     ),
     _finding(
         "NFS204",
@@ -371,8 +395,7 @@ RULES: tuple[Rule, ...] = (
         "run lockd or use NFSv4; better, use topology per_user",
         DOVECOT_NFS,
         topology=("random",),
-        nfs_version=WITH_LOCKD,
-        lockd=(False,),
+        kernel_locks=(False,),
     ),
     _finding(
         "NFS205",
@@ -401,7 +424,7 @@ RULES: tuple[Rule, ...] = (
         "index_location",
         "sdbox and mdbox indexes are data: that local disk must be as safe as the mail store.",
         "back the disk up, or use index_location nfs",
-        "Dovecot documentation, dbox",
+        DBOX_PAGE,
         topology=("single",),
         mailbox_format=DBOX,
         index_location=("local",),
@@ -422,7 +445,7 @@ RULES: tuple[Rule, ...] = (
         "delivery",
         "Nothing but Dovecot can write sdbox and mdbox.",
         "use delivery lmtp",
-        "Dovecot documentation, dbox",
+        DBOX_PAGE,
         mailbox_format=DBOX,
         delivery=("mta",),
     ),
@@ -442,10 +465,10 @@ RULES: tuple[Rule, ...] = (
         "warning",
         "delivery",
         "dovecot-lda on another machine rewrites dovecot-uidlist, even with its indexes in memory.",
-        "use delivery lmtp through the proxy",
-        "measured: lock calls and checksums with INDEX=MEMORY",
+        "use delivery lmtp through the proxy, or mta",
+        f"{SEED}; measured: lock calls and checksums with INDEX=MEMORY",
         topology=CLUSTERED,
-        mailbox_format=("maildir", "mbox"),
+        mailbox_format=("maildir",),
         delivery=("lda",),
     ),
     _finding(
@@ -467,8 +490,7 @@ RULES: tuple[Rule, ...] = (
         "use a later 2.3",
         "Dovecot 2.3.1 NEWS",
         versions=">=2.3.0,<2.3.1",
-        nfs_version=WITH_LOCKD,
-        lockd=(False,),
+        kernel_locks=(False,),
     ),
     _finding(
         "NFS214",
@@ -486,7 +508,465 @@ RULES: tuple[Rule, ...] = (
         "Flushing NFS caches is for topology random; elsewhere it only costs, and is left off.",
         "remove cache_flush, or set it to false",
         f"{DOVECOT_NFS}; {SEED}",
-        topology=("single", "per_user"),
+        topology=ONE_AT_A_TIME,
         cache_flush=(True,),
+    ),
+    _finding(
+        "NFS216",
+        "warning",
+        "delivery",
+        "Dovecot and the mail transfer agent write one mbox file: both must take the same locks in the same order.",
+        "Postfix: mailbox_delivery_lock = fcntl, dotlock (its default on Debian)",
+        f"{SEED}; measured: mbox_write_locks of Debian 12 and 13; Debian's Postfix",
+        mailbox_format=("mbox",),
+        delivery=("mta",),
+        kernel_locks=(True,),
+    ),
+    _finding(
+        "NFS217",
+        "warning",
+        "delivery",
+        "Dovecot locks mbox files by lock files only, as no kernel lock reaches the other machines; the mail transfer agent "
+        "locks with fcntl unless told otherwise, and the two do not see each other.",
+        "Postfix: mailbox_delivery_lock = dotlock; or run lockd, use NFSv4, deliver by lmtp",
+        "measured: lock calls of the mbox driver; Debian's Postfix",
+        mailbox_format=("mbox",),
+        delivery=("mta",),
+        kernel_locks=(False,),
+    ),
+    _finding(
+        "NFS218",
+        "info",
+        "delivery",
+        "Mail that another machine puts into a Maildir shows up to a minute late (actimeo), and passes no Sieve and no quota.",
+        "expected; use delivery lmtp to avoid it",
+        f"{SEED}; Dovecot wiki, LDA indexing",
+        topology=ONE_AT_A_TIME,
+        mailbox_format=("maildir",),
+        delivery=("mta",),
+    ),
+    _finding(
+        "NFS219",
+        "warning",
+        "mailbox_format",
+        "Each machine that opens an mbox reads the whole file over NFS again, and rewrites all of it to expunge.",
+        "use maildir; better, topology per_user",
+        SEED,
+        topology=("random",),
+        mailbox_format=("mbox",),
+    ),
+    _finding(
+        "NFS220",
+        "info",
+        "topology",
+        "actimeo=0 shows new files and attributes at once, but does not refresh a file that Dovecot holds open: only a lock "
+        "does, so errors remain possible.",
+        "at the very least, let the balancer send one client address to one backend; better, use topology per_user",
+        f"{SEED}; measured: NFSv3 and v4.2, kernels 6.1 and 6.12",
+        topology=("random",),
+    ),
+    _finding(
+        "NFS221",
+        "info",
+        "mailbox_format",
+        "mdbox keeps expunged mail until doveadm purge runs.",
+        "the roles have a timer for it (nfsmail_purge_calendar); per_user needs nfsmail_doveadm_password for that, as a proxy "
+        "has each user's own backend purge",
+        DOVECOT_NFS,
+        mailbox_format=("mdbox",),
+    ),
+    _finding(
+        "NFS222",
+        "warning",
+        "dovecot_version",
+        "dovecot-lda of 2.4.0 to 2.4.2 exits with 89 on a configuration error, which bounces mail; 2.4.0 and 2.4.1 also ignore "
+        "HOME.",
+        "use delivery lmtp, or 2.4.3; give dovecot-lda -o mail_home=$HOME",
+        "Dovecot NEWS, 2.4.2 and 2.4.3",
+        versions=">=2.4.0,<2.4.3",
+        delivery=("lda",),
+    ),
+    _finding(
+        "NFS223",
+        "warning",
+        "delivery",
+        "LMTP on any machine rewrites dovecot-uidlist beside the machine that the user reads on, even with its indexes in "
+        "memory.",
+        "use topology per_user, or delivery mta",
+        "measured: lock calls and checksums with INDEX=MEMORY",
+        topology=("random",),
+        mailbox_format=("maildir",),
+        delivery=("lmtp",),
+    ),
+    _finding(
+        "NFS224",
+        "warning",
+        "delivery",
+        "Several machines deliver into one mbox: without kernel locks between them mail is lost.",
+        "run lockd or use NFSv4",
+        SEED,
+        topology=CLUSTERED,
+        mailbox_format=("mbox",),
+        delivery=("lda",),
+        kernel_locks=(False,),
+    ),
+    _finding(
+        "NFS225",
+        "info",
+        "delivery",
+        "dovecot-lda processes can hang when several deliver to one user over NFS.",
+        "if they do, set dovecot_destination_concurrency_limit = 1 in Postfix",
+        "Dovecot documentation, LDA page",
+        delivery=("lda",),
+    ),
+    _finding(
+        "NFS226",
+        "info",
+        "mailbox_format",
+        "Dovecot 2.4 keeps mbox for old mailboxes only; nothing is mended there any more.",
+        "use maildir for new mailboxes",
+        "Dovecot NEWS, 2.4.0",
+        versions=">=2.4.0",
+        mailbox_format=("mbox",),
+    ),
+    # -- settings that somebody wrote: extra settings, live machines ---------------------------------------
+    _written(
+        "NFS401",
+        "error",
+        {"@foreign": ".+"},
+        "This Dovecot does not have the setting, and does not start with it.",
+        "write it in the dialect of the release",
+        REFUSED,
+        on=("backend", "proxy"),
+    ),
+    _written(
+        "NFS402",
+        "error",
+        {"mail_nfs_index": "yes", "mmap_disable": "no"},
+        "mail_nfs_index=yes needs mmap_disable=yes; Dovecot does not start without.",
+        "set mmap_disable = yes",
+        f"{CODE}; {REFUSED}",
+    ),
+    _written(
+        "NFS403",
+        "error",
+        {"mail_nfs_index": "yes", "mail_fsync": "optimized|never"},
+        "mail_nfs_index=yes needs mail_fsync=always; Dovecot does not start without, though its documentation says optimized.",
+        "set mail_fsync = always",
+        f"{CODE}; {REFUSED}",
+    ),
+    _written(
+        "NFS404",
+        "error",
+        {"@foreign_value": ".+"},
+        "This Dovecot does not take the value.",
+        "write one of the values that it has",
+        REFUSED,
+        on=("backend", "proxy"),
+    ),
+    _written(
+        "NFS405",
+        "error",
+        {PATHS: r".*%[0-9.]*[LUMNHRX]*[a-zA-Z].*"},
+        "Dovecot 2.4 takes one-letter variables literally, without a word: all users share one directory named %d/%n.",
+        "write %{user}, %{user | username} and %{user | domain}",
+        "measured: 2.4.1 with mail_path = /x/%d/%n, two users in one mailbox",
+        versions=">=2.4.0",
+        on=("backend", "proxy"),
+    ),
+    _written(
+        "NFS406",
+        "error",
+        {PATHS: r".*%\{[^}]*[|].*"},
+        "Dovecot 2.3 does not know filters in variables (%{user | lower}): every lookup fails, no mailbox opens.",
+        "write %Lu, %Ln and %Ld",
+        "measured: doveadm user of 2.3.19 fails with exit code 75",
+        versions="<2.4.0",
+        on=("backend", "proxy"),
+    ),
+    _written(
+        "NFS407",
+        "error",
+        {"(.*/)?mail_plugins": r".*\$(?!SET:|ENV:)\w.*"},
+        "Dovecot 2.4 keeps $mail_plugins as text: no plugin of that name exists, and no mailbox opens.",
+        "write mail_plugins { quota = yes }, which adds to the plugins above it",
+        "measured: doveconf of 2.4.1 accepts it silently",
+        versions=">=2.4.0",
+        on=("backend", "proxy"),
+    ),
+    _written(
+        "NFS408",
+        "error",
+        {"@mail_path": "local"},
+        "Mail lies outside the mail store: on the local disk of whichever machine it came in on.",
+        "put the path below the mount point",
+        DOVECOT_NFS,
+    ),
+    _written(
+        "NFS409",
+        "error",
+        {"@mail_control_path": "local|memory"},
+        "Control files (dovecot-uidlist) of one machine's own give every user other UIDs on each: clients fetch all mail again.",
+        "leave control files with the mail",
+        "Dovecot documentation, Maildir page",
+        topology=CLUSTERED,
+    ),
+    _written(
+        "NFS410",
+        "warning",
+        {"@mail_control_path": "local|memory"},
+        "Control files (dovecot-uidlist) are data: with them go the UIDs, and clients fetch all mail again.",
+        "leave control files with the mail",
+        "Dovecot documentation, Maildir page",
+        topology=("single",),
+    ),
+    _written(
+        "NFS411",
+        "error",
+        {"@mail_alt_path": "local"},
+        "Mail in the alternative storage lies on one machine's own disk: the others cannot read it.",
+        "put the path on an NFS mount of all backends",
+        DOVECOT_NFS,
+        topology=CLUSTERED,
+    ),
+    _written(
+        "NFS412",
+        "error",
+        {"@mail_volatile_path": "local"},
+        "The volatile directory holds the lock of the mailbox list: on a machine's own disk it keeps no other machine out.",
+        "leave it out",
+        "measured: mailboxes.lock moves there (2.3.19 and 2.4.1)",
+        topology=("random",),
+    ),
+    _written(
+        "NFS413",
+        "warning",
+        {"@mail_volatile_path": "local|nfs", "@namespaces": "many"},
+        "Namespaces that share a volatile directory collide in its lock files.",
+        "leave it out, or use 2.4.5",
+        "Dovecot source, commit d0b0671cd7 (2.4.5)",
+        versions="<2.4.5",
+    ),
+    _written(
+        "NFS414",
+        "error",
+        {"@mailbox_list_index_prefix": "local"},
+        "A mailbox list index of one machine's own does not show folders that were made on another.",
+        "leave it out",
+        "Dovecot 2.3 documentation, NFS page",
+        topology=("random",),
+    ),
+    _written(
+        "NFS415",
+        "warning",
+        {"@mailbox_list_index_prefix": "local"},
+        "After a user has changed backend, the mailbox list index left there is stale; the plugin that removes it is not in "
+        "the free edition.",
+        "leave it out",
+        "Dovecot documentation, NFS page (nfs_hostchange)",
+        topology=("per_user",),
+    ),
+    _written(
+        "NFS416",
+        "error",
+        {"@mail_index_path": "memory"},
+        "sdbox and mdbox indexes are data: in memory, flags are lost with each session.",
+        "leave the indexes on the mail store",
+        DBOX_PAGE,
+        mailbox_format=DBOX,
+    ),
+    _written(
+        "NFS417",
+        "error",
+        {"@mail_index_path": "local"},
+        "sdbox and mdbox indexes are data: on another machine the mailbox is empty, saves fail, flags are lost.",
+        "leave the indexes on the mail store",
+        "measured: 2.3.19 and 2.4.1 with node-local indexes",
+        topology=CLUSTERED,
+        mailbox_format=DBOX,
+    ),
+    _written(
+        "NFS418",
+        "warning",
+        {"@mail_index_path": "local"},
+        "The indexes lie on this machine's own disk, the plan says on the mail store.",
+        "set index_location to local, or correct the path",
+        SEED,
+        index_location=("nfs",),
+        mailbox_format=("maildir", "mbox"),
+    ),
+    _written(
+        "NFS419",
+        "error",
+        {r"service quota-status(/.*)?": ".*"},
+        "quota-status opens the mailbox on whichever machine the mail transfer agent asks.",
+        "remove the service; LMTP checks quota with lmtp_rcpt_check_quota on the user's own backend",
+        DOVECOT_NFS,
+        on=("backend", "proxy"),
+        topology=CLUSTERED,
+    ),
+    _written(
+        "NFS420",
+        "error",
+        {"maildir_very_dirty_syncs": "yes"},
+        "With very dirty syncs, mail that something else puts into a folder is never seen.",
+        "set maildir_very_dirty_syncs = no",
+        SETTINGS_PAGE,
+        mailbox_format=("maildir",),
+        delivery=("mta",),
+    ),
+    _written(
+        "NFS421",
+        "warning",
+        {r"(.*/)?mail_plugins(/sieve)?": r".*\bsieve\b.*|yes"},
+        "Sieve's duplicate tracking (vacation) takes fcntl locks whatever lock_method says; they end at this machine.",
+        "run lockd, or use NFSv4",
+        "Dovecot source, mail-duplicate.c",
+        kernel_locks=(False,),
+    ),
+    _written(
+        "NFS422",
+        "error",
+        {"director_user_expire": r"\d( ?s(ecs?|econds?)?)?"},
+        "director_user_expire is below ten seconds; Dovecot does not start with it.",
+        "leave the default of 15 minutes, well above the mount's actimeo",
+        REFUSED,
+        versions="<2.4.0",
+        on=("proxy",),
+    ),
+    _written(
+        "NFS423",
+        "warning",
+        {r"namespace[^/]*/type": "shared"},
+        "A shared mailbox is opened on the backend of the user who looks, while its owner's backend has it open too.",
+        "share through imapc by way of the proxy (2.3), or not at all",
+        "Dovecot documentation, shared mailboxes in a cluster",
+        topology=CLUSTERED,
+    ),
+    _written(
+        "NFS424",
+        "error",
+        {r"passdb[^/]*/driver": "lua", "auth_cache_size": "[1-9].*"},
+        "The cache of 2.3 keeps a route that Lua returned: a user who was moved goes on to the old backend.",
+        "set auth_cache_size = 0",
+        "measured: 2.3.19",
+        versions="<2.4.0",
+        on=("proxy",),
+    ),
+    _written(
+        "NFS425",
+        "error",
+        {r"passdb[^/]*/args": r"(.* )?cache_key=( .*)?", r"passdb[^/]*/driver": "lua"},
+        "An empty cache_key makes the authentication process crash at start.",
+        "remove it, and set auth_cache_size = 0",
+        "measured: 2.3.19",
+        versions="<2.4.0",
+        on=("proxy",),
+    ),
+    _written(
+        "NFS426",
+        "warning",
+        {"protocols(/imap)?": "(.* )?imap( .*)?|yes", "!service imap-login/restart_request_count": "unlimited"},
+        "doveadm kick says that it kicked a session, and the session lives on: a moved user is open on two backends.",
+        "set restart_request_count = unlimited for the login services, as this collection does; or use 2.4.5",
+        "measured: doveadm kick on a 2.4.1 proxy; Dovecot source, commit 42e0c5753b",
+        versions=">=2.4.0,<2.4.5",
+        on=("proxy",),
+        topology=("per_user",),
+    ),
+    _written(
+        "NFS427",
+        "error",
+        {"!dovecot_config_version": ".+"},
+        "Dovecot 2.4 reads nothing before its two version lines, and does not start without them.",
+        "write dovecot_config_version and dovecot_storage_version first",
+        REFUSED,
+        versions=">=2.4.0",
+        on=("backend", "proxy"),
+    ),
+    _written(
+        "NFS428",
+        "warning",
+        {"ssl": "required", "login_trusted_networks": ".+"},
+        "With ssl=required, Dovecot 2.4 wants TLS from trusted networks too: proxies that come without are turned away.",
+        "set ssl = yes on backends that proxies reach in plain text",
+        SETTINGS_PAGE,
+        versions=">=2.4.0",
+    ),
+    _written(
+        "NFS429",
+        "warning",
+        {"@mail_temp_dir": "nfs"},
+        "Large messages are spooled here on their way: over NFS they cross the network twice more.",
+        "use a local directory such as /tmp",
+        SETTINGS_PAGE,
+    ),
+    _written(
+        "NFS430",
+        "error",
+        {"@attachments": "local"},
+        "Attachments lie on one machine's own disk: on the others the messages are incomplete.",
+        "put the path below the mount point",
+        DOVECOT_NFS,
+        topology=CLUSTERED,
+    ),
+    _written(
+        "NFS431",
+        "warning",
+        {"mailbox_list_index_prefix": "/.*"},
+        "This moves the list of mailboxes only, not the indexes, though the documentation's example says so.",
+        "to move the indexes, set mail_index_path (in an inventory: nfsmail_index_location)",
+        "Dovecot 2.4 documentation, NFS page, optimizations; measured: doveconf of 2.4.1",
+        versions=">=2.4.0",
+    ),
+    _written(
+        "NFS432",
+        "error",
+        {r"service (director|replicator)(/.*)?": ".*"},
+        "Dovecot 2.4 has neither director nor replicator.",
+        "remove the service; this collection routes users by its shard map",
+        "Dovecot NEWS, 2.4.0",
+        versions=">=2.4.0",
+        on=("backend", "proxy"),
+    ),
+    _written(
+        "NFS433",
+        "warning",
+        {PATHS: r".*%\{[^}]*\b(sha1|md5) *%[^}]*\}.*"},
+        "This is not the hash of 2.3 (%2.256Nu): directories made by 2.3 are not found again.",
+        "write %{user | md5 | substr(0, 8) % 256 | hex(2)}",
+        "measured: 2.3.19 and 2.4.1",
+        versions=">=2.4.0",
+    ),
+    _written(
+        "NFS434",
+        "warning",
+        {"dotlock_use_excl": "no"},
+        "Lock files are made with link() instead of O_EXCL, which is slower, for NFSv2 only; the page of 2012 prints it in "
+        "both of its examples.",
+        "remove it: the default is yes",
+        f"{SEED}; {SETTINGS_PAGE}",
+        overrides_2012=True,
+        nfs_version=("3", *NFS4),
+    ),
+    _written(
+        "NFS435",
+        "warning",
+        {"auth_username_chars": r".*['\"\\].*|"},
+        "Proxies of 2.3 and 2.4 send user names with quotes or backslashes to different backends: 2.3 hashes the escaped name.",
+        "leave these characters out of auth_username_chars, or pin such users with nfsmail_overrides",
+        "measured: doveadm auth lookup of 2.3.13, 2.3.19 and 2.4.1",
+        on=("proxy",),
+        topology=("per_user",),
+    ),
+    _written(
+        "NFS440",
+        "error",
+        {"service .*-login/inet_listener .*/haproxy": "yes", "!ssl": "required"},
+        "Whoever comes by way of HAProxy counts as secured: passwords are taken without TLS.",
+        "set ssl to required",
+        "measured: logins of 2.4.1 behind HAProxy; Dovecot source, client-common.c",
+        versions=">=2.4.0",
+        on=("backend", "proxy"),
     ),
 )

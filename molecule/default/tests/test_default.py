@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +23,12 @@ HOSTS = yaml.safe_load((SCENARIO / "inventory" / "hosts.yml").read_text(encoding
 MACHINES = {name: host["nfsmail_address"] for name, host in HOSTS["containers"]["hosts"].items()}
 BACKENDS, PROXIES = list(HOSTS["mail_backends"]["hosts"]), list(HOSTS["mail_proxies"]["hosts"])
 USERS = yaml.safe_load((SCENARIO / "inventory" / "group_vars" / "all.yml").read_text(encoding="utf-8"))["nfsmail_users"]
+# How clients get to a proxy: to this one through the balancer only.
+BALANCER = "deb13-balancer"
+ENTRIES = {**{proxy: MACHINES[proxy] for proxy in PROXIES}, "deb11-proxy": MACHINES[BALANCER]}
+MEASURED = [name for name in MACHINES if name != "deb11-proxy"]
+# What a machine sees of a page; what it says when it cannot.
+GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
 VERSIONS = {"deb11": "2.3.13", "deb12": "2.3.19.1", "deb13": "2.4.1"}
 
 
@@ -29,7 +37,7 @@ def machine(name: str) -> testinfra.host.Host:
     return testinfra.get_host(f"docker://nfsmail-{name}")
 
 
-@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("name", [*BACKENDS, *PROXIES])
 def test_dovecot_runs_the_configuration_that_was_written(name: str) -> None:
     host = machine(name)
     assert host.service("dovecot").is_running, host.run("journalctl -u dovecot -n 50 --no-pager").stdout
@@ -91,14 +99,14 @@ def test_mail_through_each_proxy_reaches_backends_of_all_releases(proxy: str) ->
 
     result = run(
         Config(
-            lmtp=(MACHINES[proxy], 24),
-            imap=(MACHINES[proxy], 143),
+            lmtp=(ENTRIES[proxy], 24),
+            imap=(ENTRIES[proxy], 143),
             users=users,
             expected=placement(users, shards, overrides, names),
             listing=listing,
         )
     )
-    print("\n".join(result.table()))
+    print(result.table())
     assert result.ok, result.problems
 
 
@@ -110,3 +118,94 @@ def test_backends_want_the_proxies_password_and_address(name: str) -> None:
             f"doveadm auth test -x service=imap -x rip={source} -x real_rip={source} user02@example.com {password}"
         )
         assert found.rc != 0, found.stdout
+
+
+def test_balancer() -> None:
+    host = machine(BALANCER)
+    assert host.service("haproxy").is_running and host.service("haproxy").is_enabled
+    conf = host.file("/etc/haproxy/haproxy.cfg")
+    assert (conf.user, conf.mode) == ("root", 0o600)
+    assert host.run("haproxy -c -f /etc/haproxy/haproxy.cfg").rc == 0
+    # Clients that came through it are known by their own address.
+    log = machine("deb11-proxy").check_output("journalctl -u dovecot --no-pager -o cat")
+    logins = [line for line in log.splitlines() if "user=<>" not in line and " rip=" in line]
+    assert logins and not [line for line in logins if f"rip={MACHINES[BALANCER]}," in line], logins
+
+
+def page(reader: str, name: str, port: int) -> str:
+    """A machine's metrics, as another machine reads them."""
+    return machine(reader).run(f"python3 -c '{GET}' http://{MACHINES[name]}:{port}/metrics 2>&1").stdout
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_metrics(name: str) -> None:
+    host = machine(name)
+    for unit in ("prometheus-node-exporter.service", "nfsmail-metrics.timer"):
+        assert host.service(unit).is_enabled and host.service(unit).is_running, unit
+    host.check_output("systemctl start nfsmail-metrics.service")
+    written = host.file("/var/lib/prometheus/node-exporter/nfsmail.prom")
+    assert (written.user, written.mode) == ("root", 0o644)
+    shown = page(BALANCER, name, 9100)
+    wanted = [
+        "node_textfile_scrape_error 0",
+        'node_scrape_collector_success{collector="mountstats"} 1',
+        'node_scrape_collector_success{collector="systemd"} 1',
+        *(line for line in written.content_string.splitlines() if line.startswith("nfsmail_read_ok")),
+    ]
+    if name in BACKENDS:
+        path = 'path="/srv/mail"'
+        wanted += [f"nfsmail_mount_mounted{{{path}}} 1", f"nfsmail_mount_responding{{{path}}} 1"]
+        wanted += ['nfsmail_read_ok{part="sessions"} 1', 'nfsmail_sessions{protocol="imap"} 0']
+    if name in PROXIES:
+        wanted += ['nfsmail_backend_out{backend="deb12-backend"} 0', "nfsmail_moving 0"]
+    assert not [line for line in wanted if f"{line}\n" not in shown], shown
+    if name != BALANCER:
+        states = [line for line in shown.splitlines() if line.startswith("node_systemd_unit_state{")]
+        active = [line for line in states if 'name="dovecot.service"' in line and 'state="active"' in line]
+        assert [line.split()[-1] for line in active] == ["1"], states
+
+
+@pytest.mark.parametrize("name", [*BACKENDS, *PROXIES])
+def test_dovecot_shows_metrics(name: str) -> None:
+    suffix = "count" if name.startswith("deb11") else "total"
+    host = machine(name)
+    local = host.check_output(f"python3 -c '{GET}' http://127.0.0.1:9900/metrics")
+    logins = [line for line in local.splitlines() if line.startswith(f"dovecot_auth_{suffix}")]
+    assert len(logins) == 1 and float(logins[0].split()[1]) > 0, local
+    # No packet filter where the role metrics is switched off.
+    for reader, allowed in ((BALANCER, True), ("deb12-proxy", name in ("deb11-proxy", "deb12-proxy"))):
+        assert (f"dovecot_auth_{suffix}" in page(reader, name, 9900)) is allowed, reader
+    if name in MEASURED and name != "deb12-proxy":
+        assert "Connection refused" in page("deb12-proxy", name, 9100)
+
+
+def test_metrics_of_all_proxies_agree() -> None:
+    sums = [
+        line
+        for name in PROXIES
+        for line in machine(name).run("cat /var/lib/prometheus/node-exporter/nfsmail.prom").stdout.splitlines()
+        if line.startswith("nfsmail_routing_checksum{")
+    ]
+    assert len(sums) == 4 and len(set(sums)) == 2, sums
+
+
+def test_metrics_are_switched_off() -> None:
+    """Last, as it takes something away."""
+    name = "deb13-backend"
+    root = SCENARIO.parents[1]
+    play = [f"{Path(sys.executable).parent}/ansible-playbook", "-i", str(SCENARIO / "inventory"), "playbooks/site.yml"]
+    off = [*play, "--tags", "metrics", "--limit", name, "-e", "metrics_enabled=false"]
+    recaps = []
+    for more in (["--check"], [], []):
+        done = subprocess.run([*off, *more], cwd=root, env={**os.environ}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        recaps.append(done.stdout.splitlines())
+    changed = ["changed=0" not in next(line for line in recap if line.startswith(f"{name} ")) for recap in recaps]
+    assert changed == [True, True, False], recaps
+    host = machine(name)
+    left = host.run(
+        "ls /etc/systemd/system /etc /usr/local/sbin /var/lib/prometheus/node-exporter | grep -E 'nfsmail-metrics|nfsmail[.]prom'"
+    )
+    assert left.stdout == "", left.stdout
+    assert not host.service("prometheus-node-exporter").is_running
+    assert "nfsmail_metrics" not in host.check_output("nft list ruleset")

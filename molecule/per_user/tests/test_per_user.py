@@ -1,87 +1,274 @@
 # SPDX-FileCopyrightText: The nfsmail.cluster authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The cluster after two runs of site.yml: two backends and a proxy, NFSv3 with lockd."""
+"""The cluster after two runs of site.yml: Debian 12 and 13 side by side, two backends, two proxies, NFSv3 with lockd."""
 
 from __future__ import annotations
 
+import contextlib
+import imaplib
+import poplib
+import ssl
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
-from proofs import mail_through, on, playbook, variables, verified, wait_until
+from mailflow import shard_of, writers
+from mailflow.compare import is_delivered
+from mailflow.imap import ImapSession
+from mailflow.lmtp import LmtpClient
+from proofs import PASSWORD, forwarded, mail_through, on, places, playbook, store_files, variables, verified, wait_until
 
 SCENARIO = "per_user"
+# The first of each pair is Debian 12 with Dovecot 2.3, the second Debian 13 with 2.4.
 BACKENDS = ("mail1", "mail2")
-LOCK = "/srv/mail/.nfsmail-test-lock"
-# A lock in the words of the shell: flock(1) on NFS is a byte-range lock that the server knows.
-HOLD = f"runuser -u vmail -- sh -c 'exec flock --nonblock {LOCK} sleep 600' </dev/null >/dev/null 2>&1 &"
-TRY = f"runuser -u vmail -- flock --nonblock {LOCK} true"
+PROXIES = ("proxy1", "proxy2")
+LOCKS = {backend: f"/srv/mail/.nfsmail-test-lock-{backend}" for backend in BACKENDS}
+ADDRESSES = {"mail1": "10.77.0.11", "mail2": "10.77.0.12"}
+# LMTP, POP3, IMAP, with TLS, doveadm.
+PORTS = [24, 110, 143, 993, 995, 24245]
+PINNED = "user05@example.com"
+POP3_MAIL = (
+    b"From: a@example.com\r\nSubject: POP3 through %s to %s\r\n\r\nA line.\r\n..two dots, no end\r\n.\r\nlast\r\n"
+)
+
+
+def hold(backend: str, seconds: int = 600) -> str:
+    """A lock in the words of the shell: flock(1) on NFS is a byte-range lock that the server knows."""
+    return f"runuser -u vmail -- sh -c 'exec flock --nonblock {LOCKS[backend]} sleep {seconds}' </dev/null >/dev/null 2>&1 &"
+
+
+def take(backend: str) -> str:
+    """Try for the lock that this backend holds."""
+    return f"runuser -u vmail -- flock --nonblock {LOCKS[backend]} true"
+
+
+def other(backend: str) -> str:
+    return BACKENDS[backend == BACKENDS[0]]
+
+
+def users_of(backend: str) -> list[str]:
+    """Users whom the proxies' files send to this backend, in order."""
+    return sorted(user for user, place in places(PROXIES[0], SCENARIO).items() if place == backend)
+
+
+def test_the_machines_run_two_releases() -> None:
+    for first, second in (BACKENDS, PROXIES):
+        assert on(first, "dovecot --version").startswith("2.3.19")
+        assert on(second, "dovecot --version").startswith("2.4.1")
 
 
 def test_verify_passes_on_the_live_machines() -> None:
-    assert {f"NFS{number}" for number in range(302, 320)} <= verified(SCENARIO)
+    """The one warning is what this scenario is about: NFS320, backends of two releases."""
+    assert {f"NFS{number}" for number in (*range(302, 321), 324, 325)} <= verified(SCENARIO, warnings=["NFS320"])
 
 
-def test_mail_goes_in_and_comes_back_byte_for_byte() -> None:
-    result = mail_through("proxy1", SCENARIO, reader="mail1")
-    print("\n".join(result.table()))
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_mail_goes_in_and_comes_back_byte_for_byte(proxy: str) -> None:
+    result = mail_through(proxy, SCENARIO, reader="nfs1", seed=1 + PROXIES.index(proxy))
+    print(result.table())
     assert result.ok, result.problems
-    for row in ("users written by one backend", "users on the backend they belong to"):
+    for row in ("users written by one backend", "users on the backend they belong to", "mails per backend"):
         assert result.row(row).verdict == "ok", result.row(row)
 
 
-def test_an_override_takes_a_user_from_the_shard() -> None:
-    user, backend = next(iter(variables(SCENARIO)["nfsmail_overrides"].items()))
-    found = on("proxy1", f"doveadm auth lookup {user}")
-    assert "10.77.0.12" in found and backend == "mail2", found
+def test_both_proxies_deliver_a_user_s_mail_to_the_same_backend() -> None:
+    """What both runs above have left behind: each user's files have one writer, whichever proxy took the message."""
+    wrote = writers(store_files("nfs1"))
+    assert {user.lower() for user in wrote} == {user["name"].lower() for user in variables(SCENARIO)["nfsmail_users"]}
+    assert {user: hosts for user, hosts in wrote.items() if len(hosts) != 1} == {}
+    assert set.union(*wrote.values()) == set(BACKENDS)
 
 
-def test_doveadm_on_the_proxy_reaches_the_backend() -> None:
-    found = on("proxy1", "doveadm mailbox status -u user02@example.com messages INBOX")
-    assert "messages=" in found, found
+def test_both_proxies_log_a_user_in_on_the_same_backend() -> None:
+    users = [*users_of("mail1")[:3], *users_of("mail2")[:3]]
+    with contextlib.ExitStack() as sessions:
+        for proxy in PROXIES:
+            for user in users:
+                sessions.enter_context(ImapSession(*forwarded(proxy, 143), user, PASSWORD))
+        seen = {backend: on(backend, "doveadm -f tab who -1").splitlines()[1:] for backend in BACKENDS}
+    for user in users:
+        found = {backend: sum(line.split("\t")[0] == user.lower() for line in lines) for backend, lines in seen.items()}
+        home = "mail1" if user in users[:3] else "mail2"
+        assert found == {home: len(PROXIES), other(home): 0}, (user, seen)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_message_is_read_by_pop3(proxy: str, backend: str) -> None:
+    user = users_of(backend)[-1]
+    sent = POP3_MAIL % (proxy.encode(), backend.encode())
+    with LmtpClient(*forwarded(proxy, 24)) as lmtp:
+        assert lmtp.deliver("mailflow@lab.invalid", [user], sent)[user].ok
+    client = poplib.POP3(*forwarded(proxy, 110), timeout=60)
+    try:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client.stls(context)
+        client.user(user)
+        client.pass_(PASSWORD)
+        count, size = client.stat()
+        lines = client.retr(count)[1]
+        got = b"".join(line + b"\r\n" for line in lines)
+        assert is_delivered(got, sent), got
+        assert len(client.list()[1]) == count and size >= len(got)
+    finally:
+        client.quit()
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_an_override_takes_a_user_from_the_shard(proxy: str) -> None:
+    """The pinned user's shard is on the other backend, or this would prove nothing."""
+    assert variables(SCENARIO)["nfsmail_overrides"] == {PINNED: "mail2"}
+    assert "host=10.77.0.11" in on(proxy, f"grep ^{shard_of(PINNED)}: /etc/dovecot/nfsmail-shards")
+    assert on(proxy, f"doveadm auth lookup -f host {PINNED}").strip() == "10.77.0.12"
+    with ImapSession(*forwarded(proxy, 143), PINNED, PASSWORD):
+        assert PINNED in on("mail2", "doveadm who -1") and PINNED not in on("mail1", "doveadm who -1")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_doveadm_on_a_proxy_reaches_the_backend(proxy: str, backend: str) -> None:
+    user = users_of(backend)[0]
+    with ImapSession(*forwarded(proxy, 143), user, PASSWORD) as session:
+        there = len(session.uids())
+    found = on(proxy, f"doveadm mailbox status -u {user} messages INBOX")
+    assert there > 0 and found.split() == ["INBOX", f"messages={there}"], (there, found)
+
+
+# 2.3 keeps sessions that it only hands on apart from its own: there, "doveadm kick" on a proxy finds nobody.
+KICKS = [("proxy1", "doveadm proxy kick"), ("proxy2", "doveadm proxy kick"), ("proxy2", "doveadm kick")]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("proxy", "kick"), KICKS)
+def test_doveadm_on_a_proxy_ends_a_session(proxy: str, kick: str, backend: str) -> None:
+    """Dovecot 2.4.0 to 2.4.4 say "kicked" and kick nobody unless the login services are set for it."""
+    user, witness = users_of(backend)[:2]
+    with ImapSession(*forwarded(proxy, 143), witness, PASSWORD) as stays:
+        kicked = imaplib.IMAP4(*forwarded(proxy, 143), timeout=60)
+        try:
+            kicked.starttls()
+            kicked.login(user, PASSWORD)
+            kicked.select("INBOX")
+            said = on(proxy, f"{kick} {user.lower()}")
+            assert _ends(kicked), f"the session lives on after: {said}"
+        finally:
+            kicked.shutdown()
+        assert stays.uids()
+    assert user.lower() not in on(backend, "doveadm who -1")
+
+
+def _ends(session: imaplib.IMAP4) -> bool:
+    """Whether the server ends a session within ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            session.noop()
+        except (imaplib.IMAP4.abort, OSError):
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def open_ports(machine: str, address: str) -> list[int]:
+    """Which of Dovecot's ports let this machine in."""
+    script = (
+        "import socket\n"
+        f"for port in {PORTS}:\n"
+        "    with socket.socket() as s:\n"
+        "        s.settimeout(20)\n"
+        f"        if s.connect_ex(('{address}', port)) == 0: print(port)"
+    )
+    return [int(word) for word in on(machine, f'python3 -c "{script}"').split()]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backends_are_reached_from_proxies_only(backend: str) -> None:
+    for stranger in (other(backend), "nfs1"):
+        assert open_ports(stranger, ADDRESSES[backend]) == []
+    for proxy in PROXIES:
+        assert open_ports(proxy, ADDRESSES[backend]) == PORTS
+    # Doveadm and tests on the backend itself.
+    assert open_ports(backend, "127.0.0.1") == PORTS
+
+
+@pytest.mark.parametrize("how", ["restart", "reload"])
+def test_the_distribution_s_packet_filter_takes_nothing_away(how: str) -> None:
+    """Its unit flushes every table, and ours has to come back; Dovecot goes on."""
+    dovecot = on("mail1", "systemctl show -p MainPID dovecot")
+    on("mail1", f"systemctl start nftables && systemctl {how} nftables")
+    try:
+        assert open_ports(other("mail1"), ADDRESSES["mail1"]) == []
+    finally:
+        on("mail1", "systemctl stop nftables && systemctl start nfsmail-firewall")
+    assert open_ports(other("mail1"), ADDRESSES["mail1"]) == []
+    assert on("mail1", "systemctl show -p MainPID dovecot") == dovecot
+
+
+@contextlib.contextmanager
+def opened(backend: str) -> Iterator[None]:
+    """Without the packet filter."""
+    on(backend, "nft delete table inet nfsmail")
+    try:
+        yield
+    finally:
+        on(backend, "systemctl restart nfsmail-firewall")
+
+
+def test_open_ports_are_found_by_verify() -> None:
+    with opened("mail2"):
+        done = playbook("verify", SCENARIO)
+    assert done.returncode != 0
+    for words in ("NFS325", "open to all", "NFS325 on mail2: run site.yml"):
+        assert words in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backends_refuse_users_who_do_not_come_through_the_proxy(backend: str) -> None:
-    other = BACKENDS[backend == "mail1"]
+    """Also where the packet filter lets them in."""
     script = (
-        "import imaplib,ssl; c=imaplib.IMAP4('10.77.0.%d',143); c.starttls(ssl._create_unverified_context()); "
+        "import imaplib,ssl; c=imaplib.IMAP4('%s',143); c.starttls(ssl._create_unverified_context()); "
         "c.login('user02@example.com','%s')"
     )
-    address = 11 if backend == "mail1" else 12
-    for password in ("lab-password-1", "lab-proxy-secret-0123456789"):
-        found = on(other, f'python3 -c "{script % (address, password)}"', check=False)
-        assert "AUTHENTICATIONFAILED" in found, found
+    with opened(backend):
+        for password in (PASSWORD, "lab-proxy-secret-0123456789"):
+            found = on(other(backend), f'python3 -c "{script % (ADDRESSES[backend], password)}"', check=False)
+            assert "AUTHENTICATIONFAILED" in found, found
 
 
 def test_exports_and_ports_are_as_planned() -> None:
     table = on("nfs1", "exportfs -s")
     assert table.count("/srv/mail") == 2 and "*" not in table
-    for address in ("10.77.0.11", "10.77.0.12"):
+    for address in ADDRESSES.values():
         assert f"{address}(sync," in table
     assert "anonuid=5000,anongid=5000" in table and "root_squash" in table
-    for machine, services in (("nfs1", ("nlockmgr", "status", "mountd")), ("mail1", ("nlockmgr", "status"))):
+    ports = {"nlockmgr": "4045", "status": "4046", "mountd": "20048"}
+    for machine, services in (("nfs1", tuple(ports)), *((backend, ("nlockmgr", "status")) for backend in BACKENDS)):
         registered = on(machine, "rpcinfo -p")
-        ports = {"nlockmgr": "4045", "status": "4046", "mountd": "20048"}
         for service in services:
             lines = [line.split() for line in registered.splitlines() if line.split()[:1] == [_program(service)]]
             assert lines and {line[3] for line in lines} == {ports[service]}, registered
 
 
-def test_root_of_a_backend_is_the_mail_user_on_the_store() -> None:
-    on("mail1", "touch /srv/mail/.by-root")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_root_of_a_backend_is_the_mail_user_on_the_store(backend: str) -> None:
+    on(backend, "touch /srv/mail/.by-root")
     assert on("nfs1", "stat -c %u:%g /srv/mail/.by-root").strip() == "5000:5000"
-    on("mail1", "rm /srv/mail/.by-root")
+    on(backend, "rm /srv/mail/.by-root")
 
 
 def test_secrets_are_for_their_readers_only() -> None:
-    assert on("mail1", "stat -c %a:%U /etc/dovecot/dovecot.conf").strip() == "600:root"
-    assert on("proxy1", "stat -c %a:%U:%G /etc/dovecot/nfsmail-users").strip() == "640:root:dovecot"
-    assert "lab-proxy-secret" not in on("mail1", "cat /etc/dovecot/dovecot.conf")
-    for machine in (*BACKENDS, "proxy1"):
+    for backend in BACKENDS:
+        assert on(backend, "stat -c %a:%U /etc/dovecot/dovecot.conf").strip() == "600:root"
+        assert "lab-proxy-secret" not in on(backend, "cat /etc/dovecot/dovecot.conf")
+    for proxy in PROXIES:
+        assert on(proxy, "stat -c %a:%U:%G /etc/dovecot/nfsmail-users").strip() == "640:root:dovecot"
+    for machine in (*BACKENDS, *PROXIES):
         assert "lab-proxy-secret" not in on(machine, "journalctl -b --no-pager; ps axww")
 
 
@@ -96,11 +283,25 @@ def test_two_machines_with_one_host_name_are_refused() -> None:
         assert words in done.stdout, done.stdout
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_lock_that_is_waited_for_is_handed_over_at_once(backend: str) -> None:
+    """NFS317 asks for a free lock; this waits for a held one. A Debian 13 server lets it wait for 30 s."""
+    free_after, waited = 12, "s=$(date +%s%N); {}; echo waited $(( ($(date +%s%N) - s) / 1000000 ))"
+    on(backend, hold(backend, free_after))
+    wait_until("the lock is held", other(backend), f"! {take(backend)}", 60)
+    found = on(other(backend), waited.format(take(backend).replace("--nonblock", "--timeout 60")))
+    seconds = int(found.split()[-1]) / 1000
+    print(f"{other(backend)} got the lock of {backend} after {seconds} s")
+    assert 1 < seconds < free_after + 12, found
+
+
 @pytest.mark.parametrize("how", ["restart", "reboot"])
 def test_locks_outlive_the_nfs_server(how: str) -> None:
     """NFSv3 locks are lost silently when nfsd stops, unless the list of their holders is kept."""
-    on("mail1", HOLD)
-    wait_until("the lock is held", "mail2", f"! {TRY}", 60)
+    for backend in BACKENDS:
+        on(backend, hold(backend))
+    for backend in BACKENDS:
+        wait_until("the lock is held", other(backend), f"! {take(backend)}", 60)
     if how == "restart":
         on("nfs1", "systemctl restart nfs-server")
     else:
@@ -113,27 +314,32 @@ def test_locks_outlive_the_nfs_server(how: str) -> None:
     wait_until("some time", "nfs1", end, 120)
     wait_until("the end of grace", "nfs1", f"test $(( $(date +%s) - {_started()} )) -gt 30", 120)
     try:
-        answer = on("mail2", f"timeout 60 {TRY}; echo code $?", check=False)
-        assert "code 1" in answer, f"granted or hung: {answer}\n{on('nfs1', 'cat /proc/locks; ls /var/lib/nfs/sm')}"
+        for backend in BACKENDS:
+            answer = on(other(backend), f"timeout 60 {take(backend)}; echo code $?", check=False)
+            server = on("nfs1", "cat /proc/locks; ls /var/lib/nfs/sm")
+            assert "code 1" in answer, f"lock of {backend}: granted or hung: {answer}\n{server}"
     finally:
-        on("mail1", "pkill -f 'sleep 600'", check=False)
-    wait_until("the lock is handed over", "mail2", TRY, 60)
+        for backend in BACKENDS:
+            on(backend, "pkill -f 'sleep 600'", check=False)
+    for backend in BACKENDS:
+        wait_until("the lock is handed over", other(backend), take(backend), 60)
 
 
-def test_dovecot_never_starts_on_an_empty_directory() -> None:
-    """Last: it takes mail2's store away and puts it back."""
-    on("mail2", "systemctl stop dovecot && umount /srv/mail")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dovecot_never_starts_on_an_empty_directory(backend: str) -> None:
+    """Last: it takes a backend's store away and puts it back."""
+    on(backend, "systemctl stop dovecot && umount /srv/mail")
     try:
-        on("mail2", "systemctl mask --runtime srv-mail.mount")
-        refused = on("mail2", "systemctl start dovecot 2>&1; systemctl is-active dovecot", check=False)
+        on(backend, "systemctl mask --runtime srv-mail.mount")
+        refused = on(backend, "systemctl start dovecot 2>&1; systemctl is-active dovecot", check=False)
         assert refused.strip().endswith(("inactive", "failed")), refused
         for who in ("runuser -u vmail --", ""):
-            assert "not permitted" in on("mail2", f"{who} touch /srv/mail/x 2>&1", check=False).lower()
-        assert "nfs1:/srv/mail" in on("mail2", "cat /srv/mail/NOT-MOUNTED")
+            assert "not permitted" in on(backend, f"{who} touch /srv/mail/x 2>&1", check=False).lower()
+        assert "nfs1:/srv/mail" in on(backend, "cat /srv/mail/NOT-MOUNTED")
     finally:
-        on("mail2", "systemctl unmask --runtime srv-mail.mount; systemctl daemon-reload")
+        on(backend, "systemctl unmask --runtime srv-mail.mount; systemctl daemon-reload")
     # Starting Dovecot brings the mount with it.
-    on("mail2", "systemctl start dovecot && systemctl is-active dovecot && grep ' /srv/mail nfs ' /proc/mounts")
+    on(backend, "systemctl start dovecot && systemctl is-active dovecot && grep ' /srv/mail nfs ' /proc/mounts")
 
 
 def _program(service: str) -> str:

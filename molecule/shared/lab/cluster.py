@@ -22,7 +22,7 @@ from .inventory import remove_inventory, write_inventory
 from .progress import Progress, in_parallel, say
 from .settings import settings
 
-BOOT_SECONDS = 420  # four machines under emulation on two busy cores take about 75
+BOOT_SECONDS = 420  # five machines under emulation on two cores take about 60
 CLEAN = "clean"
 LAN_PORT = STATE / "lan_port"
 
@@ -30,7 +30,7 @@ LAN_PORT = STATE / "lan_port"
 @contextmanager
 def locked() -> Iterator[None]:
     """One command at a time changes the lab."""
-    STATE.mkdir(exist_ok=True)
+    STATE.mkdir(parents=True, exist_ok=True)
     with (STATE / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -14,7 +14,8 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 DEFINITION = CHECKOUT / "molecule" / "shared" / "lab.yml"
-STATE = CHECKOUT / ".lab"
+# Another one beside it has another folder.
+STATE = CHECKOUT / os.environ.get("NFSMAIL_LAB", ".lab")
 SSH_PORT = 22
 
 
@@ -91,8 +92,11 @@ def load(path: Path = DEFINITION) -> Lab:
     data: dict[str, Any] = yaml.safe_load(path.read_text())
     images = {name: Image(name=name, **spec) for name, spec in data["images"].items()}
     machines: dict[str, Machine] = {}
+    # For one run: NFSMAIL_LAB_IMAGES="nfs1=trixie-nfs" is a Debian 13 server.
+    others = dict(pair.split("=") for pair in os.environ.get("NFSMAIL_LAB_IMAGES", "").split())
     for name, spec in data["machines"].items():
         spec = dict(spec)
+        spec["image"] = others.get(name, spec["image"])
         disks = [Disk(**disk) for disk in spec.pop("disks", [])]
         if spec["image"] not in images:
             raise LabError(f"{path.name}: machine {name} uses an image that is not defined: {spec['image']}")

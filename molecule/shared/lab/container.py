@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: The nfsmail.cluster authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Container images with systemd as first process, from Debian's packages only: tools/docker-image SUITE..."""
+"""Container images from Debian's packages only: tools/docker-image [--dovecot] SUITE...
+
+With systemd as first process; with --dovecot a second image on top of it that has Debian's Dovecot and
+the programs beside it, to ask that release itself.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +21,12 @@ from .image import locked, mmdebstrap, run, scratch
 from .progress import Progress, in_parallel, run_command
 
 REPOSITORY = "nfsmail/debian-systemd"
+DOVECOT_REPOSITORY = "nfsmail/dovecot"
+# Without POP3, whose package the archive of Debian 11 lists but does not always have.
+DOVECOT_PACKAGES = [
+    *("dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "postfix", "haproxy"),
+    *("prometheus", "prometheus-node-exporter"),
+]
 LABEL = "nfsmail.key"
 MAX_AGE_SECONDS = 24 * 3600  # the package lists in the image name files that vanish from mirrors
 
@@ -63,24 +74,45 @@ def provide(suite: str) -> str:
     return "from cache" if fresh else "built"
 
 
-def _label(suite: str) -> str:
+def provide_dovecot(suite: str) -> str:
+    """Have the image with Dovecot; made anew when the one below it is."""
+    below = provide(suite)
+    key = f"{_label(suite)}-{'-'.join(DOVECOT_PACKAGES)}"
+    if _label(suite, DOVECOT_REPOSITORY) == key:
+        return "ready"
+    # Not a RUN step's start of services: nothing runs in this image but what a test asks for.
+    recipe = (
+        f"FROM {REPOSITORY}:{suite}\n"
+        "RUN printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
+        " && DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends"
+        f" {' '.join(DOVECOT_PACKAGES)}\n"
+        f"LABEL {LABEL}={key}\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "Dockerfile").write_text(recipe, encoding="utf-8")
+        run(["docker", "build", "--quiet", "--tag", f"{DOVECOT_REPOSITORY}:{suite}", folder])
+    return f"built, below it {below}"
+
+
+def _label(suite: str, repository: str = REPOSITORY) -> str:
     look = [
         "docker",
         "image",
         "inspect",
         "--format",
         f'{{{{index .Config.Labels "{LABEL}"}}}}',
-        f"{REPOSITORY}:{suite}",
+        f"{repository}:{suite}",
     ]
     return subprocess.run(look, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> None:
-    suites = sys.argv[1:]
-    if not suites:
-        sys.exit("usage: tools/docker-image SUITE...   (bullseye, bookworm, trixie)")
+    suites = [word for word in sys.argv[1:] if word != "--dovecot"]
+    if not suites or any(word.startswith("-") for word in suites):
+        sys.exit("usage: tools/docker-image [--dovecot] SUITE...   (bullseye, bookworm, trixie)")
     progress = Progress("container images")
-    results = in_parallel(suites, provide, lambda: progress.show(", ".join(suites)))
+    work = provide_dovecot if "--dovecot" in sys.argv[1:] else provide
+    results = in_parallel(suites, work, lambda: progress.show(", ".join(suites)))
     progress.done(", ".join(f"{suite} {result}" for suite, result in results.items()))
 
 

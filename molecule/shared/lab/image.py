@@ -26,6 +26,9 @@ UNUSED_SECONDS = 7 * 24 * 3600
 HERE = Path(__file__).resolve().parent
 MIRROR = os.environ.get("NFSMAIL_DEBIAN_MIRROR", "http://deb.debian.org")
 
+# The security archive of Debian 11 lists a kernel and a dovecot-pop3d whose packages are gone: take what is in the release.
+PINS = {"bullseye": r"Package: linux-* dovecot-*\nPin: release l=Debian-Security\nPin-Priority: -1\n"}
+
 BASE_PACKAGES = [
     *("linux-image-cloud-amd64", "systemd-sysv", "udev", "dbus", "kmod", "busybox-static"),
     *("openssh-server", "python3", "python3-apt", "ca-certificates"),
@@ -213,7 +216,9 @@ def _command(image: Image, target: Path) -> list[str]:
     no_initramfs = (
         'mkdir -p "$1/etc/initramfs-tools"; echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf"'
     )
-    options = [f"--essential-hook={no_initramfs}", *(f"--customize-hook={hook}" for hook in hooks)]
+    pin = PINS.get(image.suite)
+    pinned = [f"--setup-hook=printf '{pin}' >\"$1/etc/apt/preferences.d/lab\""] if pin else []
+    options = [*pinned, f"--essential-hook={no_initramfs}", *(f"--customize-hook={hook}" for hook in hooks)]
     return mmdebstrap(image.suite, target, [*BASE_PACKAGES, *image.packages], *options)
 
 
@@ -236,7 +241,7 @@ def _boot_files(root: Path, out: Path) -> None:
         raise LabError(f"expected one kernel in the image, found {len(kernels)}")
     shutil.copyfile(kernels[0], out / "vmlinuz")
     release = kernels[0].name.removeprefix("vmlinuz-")
-    modules = root / "usr" / "lib" / "modules" / release
+    modules = root / "lib" / "modules" / release  # Debian 11 may have no /usr/lib/modules
     archive = Archive()
     archive.file("/init", (HERE / "init.sh").read_bytes(), mode=0o755)
     archive.file("/bin/busybox", (root / "bin" / "busybox").read_bytes(), mode=0o755)

@@ -14,5 +14,6 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     $b sleep 0.5
 done
 $b mount -t ext4 /dev/vda /disk || { echo "NFSMAIL-LAB no root disk"; $b poweroff -f; }
-$b cp -a /settings/. /disk/
+# Once: a machine that boots again has what was made of it meanwhile, its fstab above all.
+[ -e /disk/.nfsmail-lab ] || { $b cp -a /settings/. /disk/ && $b touch /disk/.nfsmail-lab; }
 exec $b switch_root /disk /sbin/init

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from mailflow.compare import Expected, Matching, delivery_session, match
 from mailflow.errors import MailflowError
@@ -20,6 +24,16 @@ from mailflow.samples import SampleSet, find_samples
 
 FLAGS = frozenset({"\\Seen", "\\Flagged"})
 Lines = Callable[[], Iterable[str]]
+# How many clients are at work at once: an emulated machine mostly waits for others.
+CLIENTS = 4
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+def _at_once(function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+    """Answers in the order of the items; the first error ends the run."""
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        yield from pool.map(function, items)
 
 
 def _print(line: str) -> None:
@@ -136,27 +150,35 @@ class _Run:
         return ImapSession(*self._config.imap, user.name, user.password, self._config.timeout)
 
     def _look_before(self) -> None:
-        for user in self._users.values():
-            with self._session(user) as session:
-                user.before = frozenset(session.uids())
+        for user, uids in zip(self._users.values(), _at_once(self._uids, self._users.values())):
+            user.before = uids
         old = sum(len(user.before) for user in self._users.values())
         self._say(f"before: all {len(self._users)} users can log in, {old} messages are there already")
 
+    def _uids(self, user: _User) -> frozenset[int]:
+        with self._session(user) as session:
+            return frozenset(session.uids())
+
     def _deliver(self, plan: Sequence[Transaction]) -> None:
         accepted = planned = 0
-        with LmtpClient(*self._config.lmtp, self._config.timeout) as client:
-            for number, transaction in enumerate(plan, 1):
-                sample = transaction.sample
-                replies = client.deliver(self._config.sender, transaction.recipients, sample.data)
-                for name, reply in replies.items():
-                    planned += 1
-                    accepted += reply.ok
-                    self._note_delivery(sample.name, name, reply)
-                    if reply.ok:
-                        self._users[name].expected.append(Expected(sample, reply.session))
-                if number % 10 == 0 or number == len(plan):
-                    self._say(f"deliver: {number} of {len(plan)} transactions, {accepted} messages accepted")
+        # A connection has several transactions.
+        rounds = [plan[start : start + 4] for start in range(0, len(plan), 4)]
+        delivered = itertools.chain.from_iterable(_at_once(self._transactions, rounds))
+        for number, (transaction, replies) in enumerate(zip(plan, delivered), 1):
+            sample = transaction.sample
+            for name, reply in replies.items():
+                planned += 1
+                accepted += reply.ok
+                self._note_delivery(sample.name, name, reply)
+                if reply.ok:
+                    self._users[name].expected.append(Expected(sample, reply.session))
+            if number % 10 == 0 or number == len(plan):
+                self._say(f"deliver: {number} of {len(plan)} transactions, {accepted} messages accepted")
         self._report.add("messages accepted", accepted, accepted == planned)
+
+    def _transactions(self, some: Sequence[Transaction]) -> list[dict[str, Reply]]:
+        with LmtpClient(*self._config.lmtp, self._config.timeout) as client:
+            return [client.deliver(self._config.sender, one.recipients, one.sample.data) for one in some]
 
     def _note_delivery(self, sample: str, user: str, reply: Reply) -> None:
         self._report.deliveries.append({"sample": sample, "user": user, "reply": str(reply)})
@@ -166,11 +188,8 @@ class _Run:
     def _read_back(self) -> None:
         users = list(self._users.values())
         deadline = time.monotonic() + self._config.settle
-        for number, user in enumerate(users, 1):
-            self._read_user(user)
-            while user.matching.missing and time.monotonic() < deadline:
-                time.sleep(0.5)
-                self._read_user(user)
+        read = _at_once(partial(self._read_until_there, deadline), users)
+        for number, (user, _) in enumerate(zip(users, read), 1):
             for problem in user.matching.problems:
                 self._problem(f"{user.name}: {problem}")
             if number % 10 == 0 or number == len(users):
@@ -184,6 +203,12 @@ class _Run:
         if old:
             kept = sum(len(user.before & user.there) for user in users)
             self._report.add("older messages still there", f"{kept} of {old}", kept == old)
+
+    def _read_until_there(self, deadline: float, user: _User) -> None:
+        self._read_user(user)
+        while user.matching.missing and time.monotonic() < deadline:
+            time.sleep(0.5)
+            self._read_user(user)
 
     def _read_user(self, user: _User) -> None:
         """Read the user's new messages and compare them; a mailbox that cannot be read is a problem too."""
@@ -204,14 +229,12 @@ class _Run:
     def _flags(self) -> None:
         chance = random.Random(self._config.seed)
         kept = 0
-        for user in self._users.values():
-            if not user.matching.found:
-                continue
-            uid = chance.choice(sorted(user.matching.found.values()))
-            try:
-                trouble = self._flag(user, uid)
-            except MailflowError as exc:
-                trouble = str(exc)
+        chosen = [
+            (user, chance.choice(sorted(user.matching.found.values())))
+            for user in self._users.values()
+            if user.matching.found
+        ]
+        for (user, uid), trouble in zip(chosen, _at_once(self._flag, chosen)):
             if trouble:
                 self._problem(f"{user.name}: flags of UID {uid}: {trouble}")
             else:
@@ -220,8 +243,14 @@ class _Run:
         self._say(f"flags: kept for {kept} of {total} users after a new login")
         self._report.add("flags kept after a new login", f"{kept} of {total}", kept == total)
 
-    def _flag(self, user: _User, uid: int) -> str:
+    def _flag(self, chosen: tuple[_User, int]) -> str:
         """Flag one message, log in again, and say what is wrong with the flags of all of them, or ''."""
+        try:
+            return self._flag_and_look(*chosen)
+        except MailflowError as exc:
+            return str(exc)
+
+    def _flag_and_look(self, user: _User, uid: int) -> str:
         with self._session(user) as session:
             wanted = session.flags()
             wanted[uid] = wanted.get(uid, set()) | FLAGS

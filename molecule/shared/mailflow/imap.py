@@ -8,6 +8,7 @@ import contextlib
 import imaplib
 import re
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -51,7 +52,7 @@ class ImapSession:
     def __init__(self, host: str, port: int, user: str, password: str, timeout: float = 60.0) -> None:
         self._who = f"IMAP {host}:{port} as {user}"
         try:
-            self._imap = _connect(host, port, timeout)
+            self._imap = connect(host, port, timeout)
         except (imaplib.IMAP4.error, OSError) as exc:
             raise self._error("connect", exc) from exc
         try:
@@ -126,11 +127,25 @@ class ImapSession:
         return MailflowError(f"{self._who}: cannot {what}: {text}")
 
 
-def _connect(host: str, port: int, timeout: float) -> imaplib.IMAP4:
+def connect(host: str, port: int, timeout: float) -> imaplib.IMAP4:
+    """A connection with TLS, nobody logged in yet."""
     imap = imaplib.IMAP4(host, port, timeout)
     if "STARTTLS" in imap.capabilities:
         imap.starttls(_unverified())
     return imap
+
+
+def idle(imap: imaplib.IMAP4, pause: Callable[[], object]) -> None:
+    """Wait in IDLE for as long as ``pause`` takes; what the server tells meanwhile is read afterwards."""
+    imaplib.Commands.setdefault("IDLE", ("SELECTED",))
+    tag = imap._command("IDLE")
+    while imap._get_response() is not None:
+        pass  # what comes before the server's "+"
+    pause()
+    imap.send(b"DONE\r\n")
+    status, data = imap._command_complete("IDLE", tag)
+    if status != "OK":
+        raise imaplib.IMAP4.abort(f"IDLE: {data!r}")
 
 
 def parse_fetch(data: list[object]) -> list[Stored]:
@@ -151,7 +166,7 @@ def parse_fetch(data: list[object]) -> list[Stored]:
 def try_login(host: str, port: int, user: str, password: str, timeout: float = 60.0) -> tuple[str, str]:
     """Try to log in; return the server's status (OK, NO, BAD) and its text, word for word."""
     try:
-        imap = _connect(host, port, timeout)
+        imap = connect(host, port, timeout)
         try:
             status, data = imap.xatom("LOGIN", _quoted(user), _quoted(password))
         except imaplib.IMAP4.error as exc:

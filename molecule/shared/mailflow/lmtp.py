@@ -8,7 +8,7 @@ import contextlib
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 from mailflow.errors import MailflowError
@@ -24,6 +24,8 @@ class Reply:
 
     code: int
     text: str
+    # Whether the whole message had been sent by then.
+    after_data: bool = False
 
     @property
     def ok(self) -> bool:
@@ -96,7 +98,7 @@ class LmtpClient:
             return replies | dict.fromkeys(accepted, answer)
         self._send(dot_stuffed(data))
         for recipient in accepted:
-            replies[recipient] = self._reply()
+            replies[recipient] = replace(self._reply(), after_data=True)
         return replies
 
     def try_recipient(self, sender: str, recipient: str) -> Reply:

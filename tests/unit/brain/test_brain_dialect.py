@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dialect import (
     to_doveconf,
 )
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import NfsmailError
-from brain_samples import doveconf, needs_doveconf, refusal
+from brain_samples import refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -197,39 +196,6 @@ def test_what_is_written_is_read_back(tree: dict[str, Any], version: str) -> Non
     assert list(flat(read)) == list(flat(tree))
 
 
-TRICKY = (
-    "plain",
-    "",
-    "x#y",
-    "x #y",
-    "#x",
-    "end\\",
-    "\\",
-    "\\\\",
-    'end\\"',
-    "a\\b",
-    "\\Drafts",
-    "it's",
-    "it's #1",
-    "'single'",
-    "'",
-    '"double"',
-    '"',
-    '"a" and "b"',
-    'say "hi"',
-    " both ",
-    "\ttab",
-    "in\tside",
-    "x = y {",
-    "{SSHA512}abc+/=",
-    "}",
-    "50% of $5",
-    "a;b,c",
-    "~/Maildir:INDEX=/x",
-    "grüße 日本",
-)
-
-
 @pytest.mark.parametrize(
     ("value", "written"),
     [
@@ -250,25 +216,6 @@ TRICKY = (
 @pytest.mark.parametrize("version", ["2.3.19", "2.4.1"])
 def test_quotes(value: str, written: str, version: str) -> None:
     assert to_doveconf({"x": value}, version).splitlines()[-1] == f"x = {written}"
-
-
-@needs_doveconf
-def test_dovecot_reads_what_was_meant(tmp_path: Path) -> None:
-    tree = {"plugin": {f"v{number:02d}": value for number, value in enumerate(TRICKY)}}
-    for name, value in tree["plugin"].items():
-        assert f"  {name} =" in to_doveconf(tree, "2.3.19"), value
-    text = to_doveconf(tree, "2.3.19")
-    found = [doveconf(tmp_path, text, "-h", f"plugin/{name}")[:-1] for name in tree["plugin"]]
-    assert found == list(TRICKY)
-
-
-@needs_doveconf
-def test_what_dovecot_prints_is_read_back(tmp_path: Path) -> None:
-    # Left out: what doveconf itself prints so that it would be read otherwise.
-    values = [value for value in TRICKY if value not in ("", "\\\\") and value[:1] not in ("'", '"')]
-    tree = {"plugin": {f"v{number:02d}": value for number, value in enumerate(values)}}
-    printed = from_doveconf(doveconf(tmp_path, to_doveconf(tree, "2.3.19")))
-    assert printed["plugin"] == tree["plugin"]
 
 
 @pytest.mark.parametrize(

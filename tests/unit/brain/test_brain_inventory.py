@@ -12,7 +12,9 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import Prob
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.inventory import (
     hostname_problems,
     inside,
+    inventory_notes,
     inventory_problems,
+    machine_problems,
     misspelt,
     profile_of,
 )
@@ -39,6 +41,8 @@ VARIABLES: dict[str, Any] = {
     "nfsmail_overrides": {},
     "nfsmail_proxy_password": SECRET,
     "nfsmail_doveadm_password": "",
+    "nfsmail_health_user": "",
+    "nfsmail_health_password": "",
     "nfsmail_group_mail_backends": "mail_backends",
     "nfsmail_group_mail_proxies": "mail_proxies",
 }
@@ -64,10 +68,11 @@ def problems(
     members: dict[str, list[dict[str, Any]]] | None = None,
     names: dict[str, list[str]] | None = None,
     values: dict[str, dict[str, Any]] | None = None,
+    specs: dict[str, dict[str, Any]] | None = None,
 ) -> list[Problem]:
     """The problems of the sound cluster with these changes."""
     everything = {**copy.deepcopy(MEMBERS), **(members or {})}
-    found = inventory_problems({**VARIABLES, **(variables or {})}, everything, names, KNOWN, values)
+    found = inventory_problems({**VARIABLES, **(variables or {})}, everything, names, KNOWN, values, specs)
     for problem in found:
         assert problem.variable and problem.rule and problem.fix and problem.source, problem
     assert len({str(problem) for problem in found}) == len(found)
@@ -76,14 +81,20 @@ def problems(
 
 def test_a_sound_cluster() -> None:
     assert problems() == []
-    assert problems({"nfsmail_topology": "single"}, {"mail_backends": MEMBERS["mail_backends"][:1]}) == []
+    one = {"mail_backends": MEMBERS["mail_backends"][:1], "mail_proxies": []}
+    assert problems({"nfsmail_topology": "single"}, one) == []
     assert problems({"nfsmail_nfs_server": "filer.example.com"}, {"nfs_servers": []}) == []
     accepted = {"nfsmail_topology": "random", "nfsmail_accept_unsupported_random": True}
     assert problems(accepted, {"mail_proxies": []}) == []
+    assert problems(accepted, {"mail_proxies": [], "mail_balancers": BALANCERS}) == []
+    assert problems(members={"mail_balancers": BALANCERS}) == []
 
 
-ONE_BACKEND = {"mail_backends": [host("mail1", "192.0.2.11")]}
+ONE_BACKEND = {"mail_backends": [host("mail1", "192.0.2.11")], "mail_proxies": []}
+NO_PROXIES: dict[str, list[dict[str, Any]]] = {"mail_proxies": []}
 DOUBLE = {"mail_backends": [host("mail1", "192.0.2.11"), host("mail2", "192.0.2.11")]}
+BALANCERS = [host("balancer1", "192.0.2.31"), host("balancer2", "2001:db8::31")]
+HEALTH = {"nfsmail_health_user": "health@x", "nfsmail_health_password": SECRET}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, object, str, str]]] = {
     "unknown topology": (
         {"nfsmail_topology": "ring"},
@@ -135,6 +146,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, object, str, s
         {},
         ("nfsmail_index_path", "/srv/mail/index/{user}", "outside the mount point", "use a path on a local disk"),
     ),
+    "local indexes in memory": (
+        {"nfsmail_index_location": "local", "nfsmail_index_path": "MEMORY", "nfsmail_mailbox_format": "maildir"},
+        {},
+        ("nfsmail_index_path", "MEMORY", "in MEMORY, what only they hold is lost", "write /var/lib/nfsmail/index"),
+    ),
     "relative export": (
         {"nfsmail_export_path": "srv/mail"},
         {},
@@ -147,17 +163,32 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, object, str, s
     ),
     "random without opt-in": (
         {"nfsmail_topology": "random"},
-        {},
+        NO_PROXIES,
         ("nfsmail_topology", "random", "NFS208: ", "nfsmail_accept_unsupported_random: true"),
     ),
     "random with an opt-in that is text": (
         {"nfsmail_topology": "random", "nfsmail_accept_unsupported_random": "yes"},
-        {},
+        NO_PROXIES,
         ("nfsmail_topology", "random", "not supported by Dovecot", "use per_user"),
+    ),
+    "single with proxies": (
+        {"nfsmail_topology": "single"},
+        {"mail_backends": [host("mail1", "192.0.2.11")]},
+        (
+            "nfsmail_topology",
+            "single",
+            "only per_user has proxies; the inventory lists proxy1",
+            "take the hosts out of",
+        ),
+    ),
+    "an appliance without a name": (
+        {"nfsmail_manage_nfs_server": False},
+        {"nfs_servers": []},
+        ("nfsmail_nfs_server", None, "which is not ours to configure", "name the server in nfsmail_nfs_server"),
     ),
     "single with two backends": (
         {"nfsmail_topology": "single"},
-        {},
+        NO_PROXIES,
         ("nfsmail_topology", "single", "the inventory lists 2: mail1, mail2", "use per_user with a proxy"),
     ),
     "no proxy password": (
@@ -183,7 +214,67 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, object, str, s
     "host in backends and proxies": (
         {},
         {"mail_proxies": [host("mail1", "192.0.2.11")]},
-        ("host mail1", "in mail_backends and mail_proxies", "a proxy is not a backend", "take it out"),
+        (
+            "host mail1",
+            "in mail_backends and mail_proxies",
+            "are three machines: each needs the mail ports",
+            "take it out",
+        ),
+    ),
+    "host in backends and balancers": (
+        {},
+        {"mail_balancers": [host("mail1", "192.0.2.11")]},
+        ("host mail1", "in mail_backends and mail_balancers", "three machines", "take it out"),
+    ),
+    "host in proxies and balancers": (
+        {},
+        {"mail_balancers": [host("proxy1", "192.0.2.21")]},
+        ("host proxy1", "in mail_proxies and mail_balancers", "three machines", "take it out"),
+    ),
+    "balancers in single": (
+        {"nfsmail_topology": "single"},
+        {**ONE_BACKEND, "mail_balancers": BALANCERS},
+        ("group mail_balancers", ["balancer1", "balancer2"], "nothing to balance", "empty the group"),
+    ),
+    "balancer by name": (
+        {},
+        {"mail_balancers": [host("balancer1", "balancer1.example.com")]},
+        ("nfsmail_address of balancer1", "balancer1.example.com", "an IP address", "set nfsmail_address of balancer1"),
+    ),
+    "a name that HAProxy does not take": (
+        {},
+        {"mail_proxies": [host("proxy one", "192.0.2.21")], "mail_balancers": BALANCERS},
+        ("host proxy one", "proxy one", "HAProxy takes letters", "rename the host"),
+    ),
+    "all proxies drained": (
+        {},
+        {"mail_proxies": [host("proxy1", "192.0.2.21", state="drained")], "mail_balancers": BALANCERS},
+        ("backends", ["proxy1"], "at least one backend takes users", "state to up"),
+    ),
+    "health-check user without a password": (
+        {"nfsmail_health_user": "health@x"},
+        {},
+        ("nfsmail_health_password", None, "the password of nfsmail_health_user", "openssl rand"),
+    ),
+    "short password of the health-check user": (
+        {"nfsmail_health_user": "health@x", "nfsmail_health_password": "k3pt-S3cret"},
+        {},
+        ("nfsmail_health_password", "(hidden)", "at least 16 of", "Ansible Vault"),
+    ),
+    "password without a health-check user": (
+        {"nfsmail_health_password": SECRET},
+        {},
+        ("nfsmail_health_user", None, "the user of nfsmail_health_password", "name a user"),
+    ),
+    "health-check user with quotes": (
+        HEALTH | {"nfsmail_health_user": 'he"alth'},
+        {},
+        ("nfsmail_health_user", 'he"alth', "letters, digits", "name a user"),
+    ),
+    "health-check user who is no user": (
+        HEALTH | {"nfsmail_users": [{"name": "a@x", "password": "{X}y"}]},
+        {},
+        ("nfsmail_health_user", "health@x", "one of nfsmail_users", "add it to nfsmail_users"),
     ),
     "no backend": (
         {},
@@ -244,6 +335,41 @@ def test_a_bad_inventory(case: str) -> None:
     assert "k3pt-S3cret" not in text
     for part in (variable, problem.rule, problem.fix, problem.source):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("topology", "members", "variable"),
+    [
+        ("per_user", {"mail_balancers": BALANCERS}, "dovecot_proxy_ssl"),
+        ("random", {"mail_balancers": BALANCERS, "mail_proxies": []}, "dovecot_ssl"),
+    ],
+)
+def test_no_tls_behind_balancers(topology: str, members: dict[str, Any], variable: str) -> None:
+    values = {name: {"dovecot_ssl": "no", "dovecot_proxy_ssl": "no"} for name in ("mail1", "mail2", "proxy1")}
+    random = {"nfsmail_topology": topology, "nfsmail_accept_unsupported_random": True}
+    (problem,) = problems(random, members, values=values)
+    assert (problem.variable, problem.value) == (variable, "no")
+    assert "takes passwords without TLS" in problem.rule and problem.fix == "use yes or required"
+    assert problems(random, members | {"mail_balancers": []}, values=values) == []
+
+
+@pytest.mark.parametrize(
+    ("topology", "members", "variables", "ids"),
+    [
+        ("random", {}, {}, ["NFS250"]),
+        ("random", ONE_BACKEND, {}, []),
+        ("random", {"mail_balancers": BALANCERS}, {}, ["NFS251"]),
+        ("random", {"mail_balancers": BALANCERS}, HEALTH, []),
+        ("per_user", {"mail_balancers": BALANCERS}, {}, []),
+    ],
+)
+def test_notes_about_balancers(
+    topology: str, members: dict[str, Any], variables: dict[str, Any], ids: list[str]
+) -> None:
+    everything = {**VARIABLES, "nfsmail_topology": topology, **variables}
+    rows = [row for row in inventory_notes(everything, {**MEMBERS, **members}) if row["id"] in ("NFS250", "NFS251")]
+    assert [row["id"] for row in rows] == ids
+    assert all(row["level"] == "info" and row["message"] and row["fix"] and row["source"] for row in rows)
 
 
 def test_everything_at_once_in_one_report() -> None:
@@ -330,7 +456,7 @@ def test_hosts_that_disagree() -> None:
     assert problem.fix == "set it once, for the group that holds the whole cluster"
 
 
-@pytest.mark.parametrize("name", ["nfsmail_proxy_password", "nfsmail_doveadm_password", "nfsmail_users"])
+@pytest.mark.parametrize("name", ["nfsmail_proxy_password", "nfsmail_health_password", "nfsmail_users"])
 def test_secrets_that_disagree_are_hidden(name: str) -> None:
     (problem,) = problems(values={"mail1": {name: "k3pt-S3cret"}, "mail2": {name: "other"}})
     assert problem.value == "different values (hidden)"
@@ -386,3 +512,335 @@ def test_profile_of_the_variables() -> None:
 def test_any_variables_are_judged(variables: dict[str, Any]) -> None:
     for problem in problems(variables):
         assert str(problem)
+
+
+# ---- the escape hatches ----
+
+EXTRA: list[tuple[str, dict[str, Any], str, str, str]] = [
+    (
+        "mail1",
+        {"dovecot_extra_settings": {"mmap_disable": "no"}},
+        "dovecot_extra_settings.mmap_disable",
+        "no",
+        "decide",
+    ),
+    (
+        "mail1",
+        {"dovecot_extra_settings": {"protocol imap": {"mail_nfs_index": "yes"}}},
+        "dovecot_extra_settings.protocol imap/mail_nfs_index",
+        "yes",
+        "the matrix and the role's own variables decide this setting",
+    ),
+    (
+        "mail1",
+        {"dovecot_extra_settings": {"service quota-status": {"executable": "quota-status -p postfix"}}},
+        "dovecot_extra_settings",
+        "service quota-status",
+        "NFS419: ",
+    ),
+    (
+        "mail2",
+        {"dovecot_extra_settings": {"mail_control_path": "/var/control/%{user}"}, "dovecot_version": "2.4.1"},
+        "dovecot_extra_settings",
+        "mail_control_path=local",
+        "NFS409: ",
+    ),
+    (
+        "mail1",
+        {"dovecot_extra_settings": {"mail_control_path": "/var/control"}, "dovecot_version": "2.3.19"},
+        "dovecot_extra_settings",
+        "mail_control_path is not known to Dovecot 2.3",
+        "NFS401: ",
+    ),
+    (
+        "mail1",
+        {"dovecot_extra_settings": {"mail_attachment_dir": "/var/attachments"}, "dovecot_version": "2.3.19"},
+        "dovecot_extra_settings",
+        "attachments=local",
+        "NFS430: ",
+    ),
+    (
+        "mail1",
+        {"dovecot_extra_settings": {"namespace x": {"mailbox Y": {"auto": {1, 2}}}}},
+        "dovecot_extra_settings.namespace x/mailbox Y/auto",
+        {1, 2},
+        "text, a number, a boolean or a list",
+    ),
+    ("mail1", {"dovecot_extra_settings": ["a"]}, "dovecot_extra_settings", ["a"], "a mapping of settings"),
+    ("mail1", {"dovecot_version": "2.5.0"}, "dovecot_version", "2.5.0", "only Dovecot 2.3 and 2.4 are known"),
+    ("proxy1", {"dovecot_proxy_version": "3.0"}, "dovecot_proxy_version", "3.0", "only Dovecot 2.3 and 2.4 are known"),
+    (
+        "proxy1",
+        {"dovecot_proxy_extra_settings": {"lmtp_proxy": False}},
+        "dovecot_proxy_extra_settings.lmtp_proxy",
+        False,
+        "decide this setting",
+    ),
+    (
+        "proxy1",
+        {"dovecot_proxy_extra_settings": {"service director": {"x": "y"}}, "dovecot_proxy_version": "2.4.1"},
+        "dovecot_proxy_extra_settings",
+        "service director",
+        "NFS432: ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("where", "own", "variable", "value", "rule"), EXTRA)
+def test_extra_settings_are_judged_before_any_host(
+    where: str, own: dict[str, Any], variable: str, value: Any, rule: str
+) -> None:
+    (problem,) = problems(values={where: own})
+    assert problem.variable == variable
+    assert problem.value == value or str(value) in str(problem.value)
+    assert rule in problem.rule
+
+
+def test_without_a_release_only_what_no_release_takes_is_refused() -> None:
+    either = (
+        {"dovecot_extra_settings": {"mail_location": "maildir:~/M"}},
+        {"dovecot_extra_settings": {"mail_path": "x"}},
+    )
+    for own in either:
+        assert problems(values={"mail1": own}) == []
+    for version in ("2.3.19", "2.4.1"):
+        found = [
+            problem for own in either for problem in problems(values={"mail1": {**own, "dovecot_version": version}})
+        ]
+        # One of the two is the role's own, the other is not known.
+        assert len(found) == 2, found
+
+
+def test_the_same_mistake_of_many_hosts_is_told_once() -> None:
+    own = {"dovecot_extra_settings": {"mmap_disable": "no"}}
+    assert len(problems(values={"mail1": own, "mail2": own})) == 1
+
+
+def test_sound_extra_settings() -> None:
+    extra = {"mail_max_userip_connections": 20, "protocol imap": {"mail_plugins": ["quota", "imap_quota"]}}
+    assert problems(values={"mail1": {"dovecot_extra_settings": extra}, "mail2": {"dovecot_extra_settings": {}}}) == []
+
+
+# ---- the packet filter ----
+
+
+def test_a_packet_filter_that_lets_nobody_in() -> None:
+    own = {"mail1": {"dovecot_firewall": True}}
+    single = {"nfsmail_topology": "single"}
+    alone = {**MEMBERS, "mail_backends": MEMBERS["mail_backends"][:1], "mail_proxies": []}
+    (problem,) = problems(single, alone, values=own)
+    assert str(problem).startswith("dovecot_firewall") and "nobody would reach Dovecot" in str(problem)
+    own["mail1"]["dovecot_firewall_allow"] = ["192.0.2.0/24"]
+    assert problems(single, alone, values=own) == []
+    assert problems(values={"mail1": {"dovecot_firewall": True}}) == []
+
+
+def test_an_address_to_let_in_is_one() -> None:
+    (problem,) = problems(values={"mail1": {"dovecot_firewall_allow": ["monitor.example.com"]}})
+    assert problem.variable == "dovecot_firewall_allow" and problem.value == "monitor.example.com"
+
+
+# ---- metrics ----
+
+
+def test_metrics_are_read_by_addresses() -> None:
+    (problem,) = problems({"nfsmail_metrics_scrapers": ["192.0.2.7", "192.0.2.7/24"]})
+    assert (problem.variable, problem.value) == ("nfsmail_metrics_scrapers", "192.0.2.7/24")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("metrics_interval", 5, "a number from 15 to 300"),
+        ("metrics_interval", 301, "a number from 15 to 300"),
+        ("metrics_port", 0, "a number from 1 to 65535"),
+        ("metrics_port", 9900, "node-exporter and Dovecot listen at ports of their own"),
+    ],
+)
+def test_numbers_of_metrics(name: str, value: int, rule: str) -> None:
+    (problem,) = problems({"nfsmail_metrics_port": 9900}, values={"mail1": {name: value}})
+    assert (problem.variable, problem.value, problem.rule) == (name, value, rule)
+    assert (
+        problems({"nfsmail_metrics_port": 9900}, values={"mail1": {"metrics_interval": 300, "metrics_port": 9100}})
+        == []
+    )
+
+
+# ---- modes of routing ----
+
+DIRECTOR = {"dovecot_proxy_mode": "director"}
+
+
+def test_a_director_of_2_3() -> None:
+    assert problems(values={"proxy1": DIRECTOR}) == []
+    assert problems(values={"proxy1": {**DIRECTOR, "dovecot_proxy_version": "2.3.19"}}) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "variables", "variable", "rule"),
+    [
+        ({**DIRECTOR, "dovecot_proxy_version": "2.4.1"}, {}, "dovecot_proxy_mode", "Dovecot 2.4.1 has no director"),
+        ({"dovecot_proxy_mode": "ring"}, {}, "dovecot_proxy_mode", "one of shards, director"),
+        (DIRECTOR, {"nfsmail_overrides": {"a@x": "mail1"}}, "nfsmail_overrides", "takes no backend"),
+    ],
+)
+def test_a_director_that_cannot_be(own: dict[str, Any], variables: dict[str, Any], variable: str, rule: str) -> None:
+    (problem,) = problems(variables, values={"proxy1": own})
+    assert problem.variable == variable and rule in problem.rule
+
+
+def test_proxies_route_alike() -> None:
+    two = {"mail_proxies": [host("proxy1", "192.0.2.21"), host("proxy2", "192.0.2.22")]}
+    (problem,) = problems(members=two, values={"proxy1": DIRECTOR})
+    assert problem.value == {"proxy1": "director", "proxy2": "shards"}
+    assert problem.rule == "all proxies route alike, or a user is opened on two backends"
+
+
+def test_backends_of_the_map_are_in_the_inventory() -> None:
+    own = {"dovecot_proxy_backends": [{"name": "mail1"}, {"name": "mail9"}, "x"]}
+    (problem,) = problems(values={"proxy1": own})
+    assert (problem.variable, problem.value) == ("dovecot_proxy_backends of proxy1", ["mail9"])
+    assert problem.rule.startswith("the backends of the map are in the inventory")
+
+
+# ---- what the machines say ----
+
+
+def machines(
+    facts: dict[str, dict[str, Any]], values: dict[str, dict[str, Any]] | None = None, **variables: Any
+) -> list[tuple[str, str]]:
+    found = machine_problems({**VARIABLES, **variables}, MEMBERS, values or {}, facts)
+    assert all(problem.fix and problem.source for problem in found)
+    return [(problem.variable, problem.rule) for problem in found]
+
+
+def release(version: str, where: str = "packages", package: str = "dovecot-core") -> dict[str, Any]:
+    return {where: {package: version}}
+
+
+def test_sound_machines() -> None:
+    assert machines({}) == []
+    assert machines({"mail1": release("2.3.19.1"), "mail2": release("2.4.1", "candidates"), "nfs1": {}}) == []
+    assert machines({"mail1": release("2.4.1"), "mail2": release("2.4.1", package="dovecot")}) == []
+
+
+def test_releases_decide_what_extra_settings_may_say() -> None:
+    values = {"mail1": {"dovecot_extra_settings": {"disable_plaintext_auth": "no"}}}
+    assert machines({"mail1": release("2.3.19")}, values) == []
+    ((variable, rule),) = machines({"mail1": release("2.4.1")}, values)
+    assert variable == "dovecot_extra_settings" and rule.startswith("NFS401: ")
+
+
+def test_a_director_wants_2_3() -> None:
+    values = {"proxy1": {"dovecot_proxy_mode": "director"}}
+    assert machines({"proxy1": release("2.3.19.1")}, values) == []
+    ((variable, rule),) = machines({"proxy1": release("2.4.1")}, values)
+    assert variable == "dovecot_proxy_mode" and rule.startswith("Dovecot 2.4.1 has no director")
+
+
+def test_backends_with_different_config_versions() -> None:
+    facts = {"mail1": release("2.4.1"), "mail2": release("2.4.3"), "proxy1": release("2.4.4")}
+    ((variable, rule),) = machines(facts)
+    assert variable == "nfsmail_dovecot_config_version"
+    assert rule.startswith("backends that share mailboxes read them by one dovecot_config_version")
+    assert machines(facts, nfsmail_dovecot_config_version="2.4.1") == []
+    ((variable, rule),) = machines(facts, nfsmail_dovecot_config_version="2.4.2")
+    assert "no host with 2.4 is older than; {'mail1': '2.4.1'}" in rule
+    ((_, rule),) = machines({"mail1": release("2.4.1")}, nfsmail_dovecot_config_version="2.3.19")
+    assert rule.startswith("a release of 2.4")
+    # One of 2.3 and one of 2.4 is an upgrade under way: a warning of verify, no error.
+    assert machines({"mail1": release("2.3.19"), "mail2": release("2.4.3")}) == []
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["mail1", "proxy1"]), st.dictionaries(st.sampled_from(["hostname"]), JSON), max_size=2
+    )
+)
+def test_any_facts_are_judged(facts: dict[str, Any]) -> None:
+    machines(facts)
+
+
+# ---- kinds of values ----
+
+SPECS: dict[str, dict[str, Any]] = {
+    "nfsmail_topology": {"type": "str", "default": "single", "choices": ["single", "random", "per_user"]},
+    "nfsmail_mail_uid": {"type": "int", "default": 5000},
+    "nfsmail_protocols": {"type": "list", "elements": "str", "default": ["imap"], "choices": ["imap", "pop3", "lmtp"]},
+    "nfsmail_proxy_password": {"type": "str", "default": ""},
+    "timesync_sources": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def test_values_of_the_wrong_kind() -> None:
+    values = {
+        "mail1": {"timesync_sources": {"a": 1}, "nfsmail_mail_uid": "vmail"},
+        "mail2": {"nfsmail_protocols": None, "nfsmail_proxy_password": ["k3pt-S3cret"], "nfsmail_mail_uid": "vmail"},
+    }
+    found = problems(values=values, specs=SPECS)
+    assert {(problem.variable, str(problem.value), problem.rule) for problem in found} == {
+        ("timesync_sources", "{'a': 1}", "a list; each entry text"),
+        ("nfsmail_mail_uid", "vmail", "a whole number"),
+        ("nfsmail_protocols", "None", "a list; each entry text"),
+        ("nfsmail_proxy_password", "(hidden)", "text"),
+    }
+    assert "k3pt" not in report(found)
+
+
+def test_a_value_is_told_of_once() -> None:
+    """The matrix knows more of a topology than that it is text."""
+    (problem,) = problems({"nfsmail_topology": "ring"}, values={"mail1": {"nfsmail_topology": "ring"}}, specs=SPECS)
+    assert problem.source == "design: profile keys"
+
+
+# ---- notes: what is not refused ----
+
+
+def notes(values: dict[str, dict[str, Any]] | None = None, **variables: Any) -> list[tuple[str, str]]:
+    found = inventory_notes({**VARIABLES, **variables}, MEMBERS, values)
+    assert all(row["message"] and row["fix"] and row["source"] for row in found)
+    return [(row["level"], row["id"]) for row in found]
+
+
+def test_nothing_to_say_of_a_plain_cluster() -> None:
+    assert notes() == []
+
+
+def test_warnings_come_before_infos() -> None:
+    assert notes(nfsmail_delivery="lda", nfsmail_index_location="local") == [
+        ("warning", "NFS211"),
+        ("info", "NFS212"),
+        ("info", "NFS225"),
+    ]
+
+
+def test_notes_follow_the_releases_of_the_machines() -> None:
+    assert notes(nfsmail_mailbox_format="mbox") == []
+    values = {"mail2": {"dovecot_version": "2.4.5"}}
+    assert notes(values, nfsmail_mailbox_format="mbox") == [("warning", "NFS214"), ("info", "NFS226")]
+    (row,) = inventory_notes(VARIABLES, MEMBERS, {"proxy1": {"dovecot_proxy_version": "2.4.5"}})
+    assert row["message"].startswith("nfsmail_dovecot_version=2.4.5: ")
+
+
+def test_notes_of_extra_settings() -> None:
+    values = {
+        "mail1": {"dovecot_extra_settings": {"namespace s": {"type": "shared"}}},
+        "proxy1": {"dovecot_proxy_extra_settings": {"auth_username_chars": ""}},
+    }
+    assert notes(values) == [("warning", "NFS423"), ("warning", "NFS435")]
+    first, _ = inventory_notes(VARIABLES, MEMBERS, values)
+    assert first["message"].startswith("dovecot_extra_settings: namespace s/type=shared: ")
+
+
+def test_errors_are_left_to_the_problems() -> None:
+    assert notes(nfsmail_topology="ring") == []
+    assert notes({"mail1": {"dovecot_version": "2.5"}}) == []
+    assert notes({"mail1": {"dovecot_extra_settings": {"a": {1}}}}) == []
+    assert notes({"mail1": {"dovecot_extra_settings": {"service quota-status": {}}}}) == []
+
+
+@given(st.dictionaries(st.sampled_from(sorted(KNOWN)), JSON, max_size=4))
+def test_any_value_of_any_host_is_judged(own: dict[str, Any]) -> None:
+    for problem in problems(values={"mail1": own, "proxy1": own}, specs=SPECS):
+        assert str(problem)
+    inventory_notes({**VARIABLES, **own}, MEMBERS, {"mail1": own})

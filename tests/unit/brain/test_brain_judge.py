@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import routing
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import NfsmailError
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import (
     CHECKS,
     Answer,
@@ -20,6 +23,7 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import (
     findings,
     host_answers,
 )
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.log_signs import SIGNS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.matrix import mount_options, plan_findings
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import parse_profile
 from brain_samples import HUGE, JSON
@@ -37,15 +41,27 @@ PLANS: dict[str, dict[str, Any]] = {
             {"path": "/srv/mail", "client": client, "options": EXPORT_OPTIONS}
             for client in ("192.0.2.11", "192.0.2.12")
         ],
+        "nfsd": {"threads": 16, "grace-time": 90, "lease-time": 90},
     },
     "backend": {
         "kind": "backend",
         "profile": PROFILE,
         "store": "/srv/mail",
         "mount_options": mount_options(PROFILE),
+        "firewall": {"ports": [24, 110, 143], "ipv4": ["192.0.2.21", "198.51.100.0/24"], "ipv6": []},
         "clock_server": "nfs1",
     },
     "proxy": {"kind": "proxy", "profile": PROFILE, "files": SHARED, "clock_server": "nfs1"},
+    "balancer": {
+        "kind": "balancer",
+        "servers": [
+            {"name": "mail1", "address": "192.0.2.11"},
+            {"name": "mail2", "address": "192.0.2.12", "state": "drained"},
+            {"name": "mail3", "address": "192.0.2.13", "state": "down"},
+            {"name": "mail4", "address": "192.0.2.14", "weight": 0},
+        ],
+        "clock_server": "nfs1",
+    },
 }
 
 NTP = {"server": "nfs1", "offset": 0.002, "error_bound": 0.01, "stratum": 10, "leap": 0}
@@ -90,6 +106,8 @@ STATES: dict[str, dict[str, Any]] = {
             {"path": "/srv/mail", "source": "systemd-1", "fstype": "autofs", "options": ["rw"]},
             {"path": "/srv/mail", "source": "nfs1:/srv/mail", "fstype": "nfs", "options": IN_EFFECT},
         ],
+        "kernel_settings": {"sunrpc.max_resvport": "992"},
+        "packet_filter": {"ports": [24, 110, 143], "ipv4": ["192.0.2.21", "198.51.100.0/24"], "ipv6": []},
         "guard": {
             "path": "/srv/mail",
             "exists": True,
@@ -103,8 +121,14 @@ STATES: dict[str, dict[str, Any]] = {
         },
         "rpc": RPC,
         "rpc_server": RPC,
-        "clock": {"ntp": NTP, "store": {"offset_min": -0.01, "offset_max": 0.02, "tries": 5}, "daemon": DAEMON},
+        "clock": {
+            "ntp": NTP,
+            "store": {"offset_min": -0.01, "offset_max": 0.02, "tries": 5, "exclusive": True, "links": True},
+            "daemon": DAEMON,
+        },
         "dovecot": {"version": "2.3.19.1", "conf": CONF, "error": None},
+        "log": {},
+        "addresses": ["127.0.0.1", "192.0.2.111"],
         "units": {
             "dovecot.service": {
                 "ActiveState": "active",
@@ -122,12 +146,28 @@ STATES: dict[str, dict[str, Any]] = {
         "units": {"dovecot.service": {"ActiveState": "active"}},
         "files": dict.fromkeys(SHARED, "0" * 64),
     },
+    "balancer": {
+        "hostname": "balancer1",
+        "clock": {"ntp": NTP, "store": None, "daemon": DAEMON},
+        "units": {"haproxy.service": {"ActiveState": "active"}},
+        "haproxy": {
+            "version": "2.6.12-1+deb12u4",
+            "servers": [
+                {"section": section, "server": name, "status": status, "weight": 256, "id": 7, "check": "L7OK"}
+                for section in ("clients", "lmtp")
+                for name, status in zip(("mail1", "mail2", "mail3", "mail4"), ("UP", "DRAIN", "MAINT", "DRAIN"))
+            ],
+        },
+    },
 }
 ASKED = {
-    "nfs_server": ["NFS314", "NFS315", "NFS309", "NFS319", "NFS308"],
-    "backend": ["NFS303", "NFS304", "NFS305", "NFS306", "NFS307", "NFS308", "NFS309", "NFS310", "NFS312", "NFS311"]
-    + ["NFS313"],
+    "nfs_server": ["NFS314", "NFS315", "NFS332", "NFS309", "NFS319", "NFS308"],
+    "backend": [
+        *("NFS303", "NFS304", "NFS324", "NFS325", "NFS305", "NFS306", "NFS307", "NFS308"),
+        *("NFS329", "NFS309", "NFS310", "NFS312", "NFS311", "NFS328", "NFS313"),
+    ],
     "proxy": ["NFS306", "NFS308", "NFS312"],
+    "balancer": ["NFS306", "NFS308", "NFS321", "NFS322"],
 }
 
 State = dict[str, Any]
@@ -214,6 +254,42 @@ BACKEND_DEFECTS: dict[str, tuple[Callable[[State], None], str, str, str]] = {
     "local locks": (options(local_lock="local_lock=all"), "NFS304", "error", "local_lock is all, wanted none"),
     "lookup cache": (options(lookupcache=""), "NFS304", "error", "lookupcache is all, wanted positive"),
     "set-user-id": (options(nosuid=""), "NFS304", "error", "nosuid is suid"),
+    "ports of mail services": (
+        put("kernel_settings", "sunrpc.max_resvport", value="1023"),
+        "NFS324",
+        "warning",
+        "sunrpc.max_resvport is 1023, wanted 992",
+    ),
+    "module not loaded": (put("kernel_settings", value={}), "NFS324", "warning", "sunrpc.max_resvport is unknown"),
+    "ports open": (put("packet_filter", value=None), "NFS325", "error", "open to all"),
+    "no rule": (put("packet_filter", value={}), "NFS325", "error", "open to all"),
+    "open to one more": (
+        put("packet_filter", "ipv4", value=["192.0.2.21", "198.51.100.0/24", "192.0.2.99"]),
+        "NFS325",
+        "error",
+        "ipv4 192.0.2.21 198.51.100.0/24 192.0.2.99, wanted 192.0.2.21 198.51.100.0/24",
+    ),
+    "a port open": (
+        put("packet_filter", "ports", value=[110, 143]),
+        "NFS325",
+        "error",
+        "ports 110 143, wanted 24 110 143",
+    ),
+    "files made twice": (put("clock", "store", "exclusive", value=False), "NFS329", "error", "O_EXCL fail"),
+    "links over files": (put("clock", "store", "links", value=False), "NFS329", "error", "link() fail"),
+    "a sign in the log": (
+        put("log", value={"no locks": {"count": 3, "last": "fcntl(x) locking failed: No locks available"}}),
+        "NFS328",
+        "error",
+        "the NFS server grants no locks: 3 lines, the last: fcntl(x)",
+    ),
+    "a small sign in the log": (
+        put("log", value={"slow locks": {"count": 1, "last": "Locking transaction log file x took 31 seconds"}}),
+        "NFS328",
+        "warning",
+        "the NFS server is slow: 1 lines",
+    ),
+    "no journal": (put("log", value={"error": "journalctl is not installed"}), "NFS328", "warning", "not installed"),
     "guard writable": (put("guard", "mode", value="0755"), "NFS305", "error", "mode 0755"),
     "guard not root's": (put("guard", "uid", value=5000), "NFS305", "error", "mode 0555, marked"),
     "guard not marked": (put("guard", "marker", value=False), "NFS305", "error", "not marked"),
@@ -278,7 +354,9 @@ def test_a_defect_of_a_backend(defect: str) -> None:
     assert {row for row, _ in bad(answers)} <= {id, "NFS304"}, "one defect, one finding"
     assert shown in detail(answers, id)
     (row,) = [row for row in answers if row.id == id]
-    assert (row.fix, row.what) == (CHECKS[id].fix, CHECKS[id].what)
+    assert row.what == CHECKS[id].what
+    # A line of a log has a way out of its own.
+    assert (row.fix == CHECKS[id].fix) == (not row.detail.startswith(tuple(sign.what for sign in SIGNS)))
 
 
 def test_dovecot_not_installed() -> None:
@@ -346,6 +424,13 @@ def test_a_defect_of_a_server(defect: str) -> None:
     assert shown in detail(answers, id)
 
 
+def test_a_lease_that_is_not_the_planned_one() -> None:
+    state = copy.deepcopy(STATES["nfs_server"])
+    put("nfsd", "lease", value=45)(state)
+    answers = judged("nfs_server", state)
+    assert bad(answers) == [("NFS332", "warning")] and detail(answers, "NFS332") == "lease 45 s, wanted 90 s"
+
+
 def test_options_that_exportfs_does_not_show_are_no_defect() -> None:
     plan = copy.deepcopy(PLANS["nfs_server"]["exports"])
     plan[0]["options"] = [*EXPORT_OPTIONS, "secure_locks", "acl", "no_pnfs"]
@@ -373,6 +458,30 @@ def test_a_defect_of_a_proxy(change: Callable[[State], None], id: str) -> None:
     assert (id, "error") in bad(judged("proxy", state))
 
 
+HAPROXY = ("haproxy", "servers")
+
+
+@pytest.mark.parametrize(
+    ("change", "id", "shown"),
+    [
+        (put("units", "haproxy.service", "ActiveState", value="failed"), "NFS321", "not running"),
+        (put(*TIME_DAEMON, value={}), "NFS308", "stopped"),
+        (put(*HAPROXY, 0, "status", value="DOWN"), "NFS322", "clients/mail1 is DOWN (L7OK), wanted UP"),
+        (put(*HAPROXY, 5, "status", value="UP"), "NFS322", "lmtp/mail2 is UP (L7OK), wanted DRAIN"),
+        (put(*HAPROXY, 6, "status", value="UP"), "NFS322", "lmtp/mail3 is UP (L7OK), wanted MAINT"),
+        (put(*HAPROXY, 3, "server", value="mail9"), "NFS322", "clients/mail4 is missing; clients/mail9 is not in the"),
+        (put(*HAPROXY, value=[]), "NFS322", "HAProxy names no server"),
+        (put("haproxy", value={"error": "admin.sock: No such file"}), "NFS322", "admin.sock: No such file"),
+    ],
+)
+def test_a_defect_of_a_balancer(change: Callable[[State], None], id: str, shown: str) -> None:
+    state = copy.deepcopy(STATES["balancer"])
+    change(state)
+    answers = judged("balancer", state)
+    assert bad(answers) == [(id, "error")]
+    assert shown in detail(answers, id)
+
+
 # ---- states that are no states ----
 
 
@@ -389,6 +498,7 @@ def test_every_part_that_failed_is_an_error(kind: str) -> None:
         "nfs_server": ("nfsd", "exports", "rpc", "clock", "units"),
         "backend": ("mounts", "rpc", "rpc_server", "clock", "dovecot", "units"),
         "proxy": ("clock", "dovecot", "units"),
+        "balancer": ("clock", "haproxy", "units"),
     }
     for part in needed[kind]:
         for value in ({"error": "timed out"}, None):
@@ -446,13 +556,15 @@ LOCKED = {
 
 
 def cluster(**changes: dict[str, Any]) -> list[Live]:
-    """nfs1, mail1, mail2, proxy1 and proxy2, all sound; ``changes`` to a host's fact."""
+    """nfs1, mail1, mail2, proxy1, proxy2, balancer1 and balancer2, all sound; ``changes`` to a host's fact."""
     facts: dict[str, tuple[str, dict[str, Any]]] = {
         "nfs1": ("nfs_server", {}),
         "mail1": ("backend", {}),
         "mail2": ("backend", {"lock": LOCKED}),
         "proxy1": ("proxy", {}),
         "proxy2": ("proxy", {}),
+        "balancer1": ("balancer", {}),
+        "balancer2": ("balancer", {}),
     }
     return [
         Live(
@@ -467,11 +579,84 @@ def cluster(**changes: dict[str, Any]) -> list[Live]:
 def test_a_sound_cluster() -> None:
     answers = all_answers(cluster())
     assert bad(answers) == []
-    assert {row.id for row in answers} == set(CHECKS) - {"NFS301"}
-    assert detail(answers, "NFS302") == "5 machines"
+    assert {row.id for row in answers} == set(CHECKS) - {"NFS301", "NFS326", "NFS330", "NFS331"}
+    assert detail(answers, "NFS302") == "7 machines"
     assert detail(answers, "NFS316") == "mail1 holds it: EAGAIN"
     assert detail(answers, "NFS317") == "mail1 let go: granted after 0.2 s"
     assert [row.detail for row in answers if row.id == "NFS318"] == [f"{path}: same on 2" for path in sorted(SHARED)]
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (put("haproxy", "version", value="2.2.9-2+deb11u7"), None),
+        (
+            put("haproxy", "version", value="3.0.11-1+deb13u5"),
+            "balancer2 differ from balancer1: another way of hashing",
+        ),
+        (put(*HAPROXY, 0, "id", value=8), "balancer2 differ from balancer1: servers"),
+        (put(*HAPROXY, 0, "weight", value=8), "balancer2 differ from balancer1: servers"),
+    ],
+)
+def test_balancers_that_place_clients_differently(change: Callable[[State], None], shown: str | None) -> None:
+    state = copy.deepcopy(STATES["balancer"]) | {"hostname": "balancer2"}
+    change(state)
+    answers = all_answers(cluster(balancer2={"state": state}))
+    assert bad(answers) == ([("NFS323", "warning")] if shown else [])
+    assert (shown or "same on 2") in detail(answers, "NFS323")
+
+
+def with_sessions(users: dict[str, int]) -> State:
+    return {**STATES["backend"], "dovecot": {**STATES["backend"]["dovecot"], "sessions": users}}
+
+
+def test_a_user_on_two_backends() -> None:
+    def told(second: dict[str, int]) -> list[Answer]:
+        return all_answers(
+            cluster(
+                mail1={"state": with_sessions({"anna@x": 2, "bob@x": 1})},
+                mail2={"state": {**with_sessions(second), "hostname": "mail2"}},
+            )
+        )
+
+    apart = told({"carl@x": 1})
+    assert bad(apart) == [] and detail(apart, "NFS327") == "3 users on 2 backends"
+    twice = told({"Anna@x": 1})
+    assert bad(twice) == [("NFS327", "error")] and detail(twice, "NFS327") == "anna@x on mail1 and mail2"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (["192.0.2.111"], ["192.0.2.112"], []),
+        ([], ["192.0.2.111", "192.0.2.112"], [("NFS331", "warning")]),
+        (["192.0.2.111"], ["192.0.2.111", "192.0.2.112"], [("NFS331", "error")]),
+        (["192.0.2.111"], [], [("NFS331", "error")]),
+    ],
+)
+def test_where_service_addresses_are(first: list[str], second: list[str], told: list[tuple[str, str]]) -> None:
+    answers = all_answers(
+        cluster(
+            **{
+                host: {
+                    "state": {**STATES["backend"], "hostname": host, "addresses": addresses},
+                    "plan": {**PLANS["backend"], "service_address": f"192.0.2.11{number}"},
+                }
+                for number, (host, addresses) in enumerate((("mail1", first), ("mail2", second)), 1)
+            }
+        )
+    )
+    assert bad(answers) == told
+
+
+def test_a_move_that_was_not_finished() -> None:
+    def told(text: str) -> list[tuple[str, str]]:
+        files = {**STATES["proxy"]["files"], "/m": hashlib.sha256(text.encode()).hexdigest()}
+        state = {**STATES["proxy"], "files": files}
+        return bad(judged("proxy", state, moving="/m"))
+
+    assert told(routing.NOBODY_MOVES) == []
+    assert told(routing.NOBODY_MOVES + "imap/a@x:::::::proxy=y\n") == [("NFS326", "warning")]
 
 
 def test_two_machines_with_one_name() -> None:
@@ -527,6 +712,13 @@ def test_locks_between_machines(lock: dict[str, Any], ids: list[str], shown: str
     assert shown in [row.detail for row in answers if row.host == "mail2"]
 
 
+def test_without_lockd_no_lock_is_expected_to_reach_the_other_machines() -> None:
+    granted = {**LOCKED, "tried": {"granted": True}}
+    plan = {**PLANS["backend"], "profile": {**PROFILE, "lockd": False}}
+    answers = all_answers(cluster(mail2={"lock": granted, "plan": plan}))
+    assert not [row for row in answers if row.id in ("NFS316", "NFS317")]
+
+
 @pytest.mark.parametrize("fact", [{}, {"plan": {}, "state": {}}, {"plan": PLANS["backend"], "state": None}])
 def test_a_machine_that_did_not_answer(fact: dict[str, Any]) -> None:
     (row,) = [row for row in all_answers([Live("mail9", "backend", fact)]) if row.id == "NFS301"]
@@ -541,11 +733,125 @@ def test_findings_of_a_plan_and_a_live_machine() -> None:
     state = {**STATES["backend"], "mounts": []}
     profile = {**PROFILE, "delivery": "lda"}
     found = findings(profile, {"host": "mail1", "plan": plan, "state": state})
-    assert [row["id"] for row in found] == ["NFS211", "NFS303"]
-    assert found[1]["message"] == "mail store is a mount: /srv/mail is not mounted"
+    assert [row["id"] for row in found] == ["NFS211", "NFS225", "NFS303"]
+    assert found[2]["message"] == "mail store is a mount: /srv/mail is not mounted"
     assert all(list(row) == ["id", "level", "message", "fix", "source"] and all(row.values()) for row in found)
     assert findings(parse_profile(profile), {"plan": plan, "state": state}) == found
     assert findings(profile) == plan_findings(profile)
+
+
+def test_findings_of_the_bare_state_of_a_host() -> None:
+    """What host_state returned is enough: the store is the NFS mount, the options are those of the profile."""
+    assert findings(PROFILE, STATES["backend"]) == []
+    soft = copy.deepcopy(STATES["backend"])
+    soft["mounts"][1]["options"] = ["soft" if option == "hard" else option for option in IN_EFFECT]
+    assert [(row["id"], row["level"]) for row in findings(PROFILE, soft)] == [("NFS304", "error")]
+    # Only what is there is judged.
+    dovecot = {"version": "2.4.1", "conf": "dovecot_config_version = 2.4.1\nmail_home = /srv/%d/%n\n"}
+    found = findings(PROFILE, {"dovecot": dovecot, "units": STATES["backend"]["units"]})
+    assert [row["id"] for row in found] == ["NFS311", "NFS405"]
+    assert findings(PROFILE, {}) != [] and findings(PROFILE, None) == []
+
+
+@pytest.mark.parametrize("observed", ["state", [], 3, True])
+def test_a_state_is_a_mapping(observed: Any) -> None:
+    with pytest.raises(NfsmailError, match="the state of a host"):
+        findings(PROFILE, observed)
+
+
+def test_settings_in_effect_are_judged_by_the_matrix() -> None:
+    state = copy.deepcopy(STATES["backend"])
+    state["dovecot"]["conf"] += "mail_location = maildir:~/M:CONTROL=/var/c/%u\nservice quota-status {\n  x = y\n}\n"
+    answers = judged("backend", state)
+    assert bad(answers) == [("NFS409", "error"), ("NFS419", "error")]
+    assert detail(answers, "NFS409").startswith("mail_control_path=local: ")
+    proxy_state = copy.deepcopy(STATES["proxy"])
+    proxy_state["dovecot"] = {"version": "2.4.1", "conf": "dovecot_config_version = 2.4.1\nprotocols = imap\n"}
+    assert bad(judged("proxy", proxy_state)) == [("NFS426", "warning")]
+
+
+def test_2_4_prints_mbox_locks_in_a_section_of_their_own() -> None:
+    state = copy.deepcopy(STATES["backend"])
+    lines = ("dovecot_config_version = 2.4.1", "mail_fsync = always", "mmap_disable = yes")
+    locks = "mbox {\n  read_locks = fcntl\n  write_locks = fcntl dotlock\n}\n"
+    state["dovecot"] = {"version": "2.4.1", "conf": "\n".join(lines) + "\n" + locks}
+    profile = {**PROFILE, "mailbox_format": "mbox"}
+    assert bad(judged("backend", state, profile=profile)) == []
+    state["dovecot"]["conf"] = "\n".join(lines)
+    assert detail(judged("backend", state, profile=profile), "NFS311") == (
+        "mbox_write_locks is dotlock fcntl, wanted fcntl dotlock"
+    )
+
+
+def ring(*rows: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"director ip": address, "status": status} for address, status in rows]
+
+
+SELF = ("192.0.2.21", "ring synced")
+
+
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [
+        (ring(SELF, ("192.0.2.22", "synced"), ("192.0.2.22", "synced")), None),
+        (ring(SELF), "192.0.2.22 is not in the ring"),
+        (ring(SELF, ("192.0.2.22", "handshaking - 0 USERs sent")), "192.0.2.22 is handshaking - 0 USERs sent"),
+        (ring(("192.0.2.21", "ring handshaking"), ("192.0.2.22", "synced")), "192.0.2.21 is ring handshaking"),
+        ({"error": "doveadm: no socket"}, "doveadm: no socket"),
+        (None, "doveadm did not answer"),
+    ],
+)
+def test_a_ring_of_directors(shown: Any, told: str | None) -> None:
+    state = copy.deepcopy(STATES["proxy"])
+    conf = "director_servers = 192.0.2.21 192.0.2.22\nprotocols = imap\n"
+    state["dovecot"] = {"version": "2.3.19.1", "conf": conf, "ring": shown}
+    answers = judged("proxy", state)
+    assert bad(answers) == ([("NFS330", "error")] if told else [])
+    assert detail(answers, "NFS330") == (told or "2 directors, 0 backends")
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        ("192.0.2.11 192.0.2.12", None),
+        ("192.0.2.11 192.0.2.12 192.0.2.13", "192.0.2.13 is not used"),
+        ("192.0.2.11", "192.0.2.12 is used"),
+        ("192.0.2.11 192.0.2.14", "192.0.2.14 is not used, 192.0.2.12 is used"),
+        ("192.0.2.1-192.0.2.9", None),
+    ],
+)
+def test_directors_use_the_backends_that_the_file_lists(listed: str, told: str | None) -> None:
+    """A drain by hand, or a run that was ended between the file and the ring."""
+    state = copy.deepcopy(STATES["proxy"])
+    conf = f"director_servers = 192.0.2.21\ndirector_mail_servers = {listed}\nprotocols = imap\n"
+    used = [{"mail server ip": f"192.0.2.1{number}", "state": up} for number, up in ((1, "up"), (2, "up"), (3, "down"))]
+    state["dovecot"] = {"version": "2.3.19.1", "conf": conf, "ring": ring(SELF), "ring_backends": used}
+    answers = judged("proxy", state)
+    assert bad(answers) == ([("NFS330", "error")] if told else [])
+    assert detail(answers, "NFS330") == (told or f"1 directors, {len(listed.split())} backends")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        (("2.3.19.1", "a = b"), ("2.3.13", "a = b"), None),
+        (("2.3.19.1", "a = b"), ("2.4.1", "dovecot_config_version = 2.4.1"), "mail1 2.3, mail2 2.4.1"),
+        (
+            ("2.4.1", "x = y\ndovecot_config_version = 2.4.1"),
+            ("2.4.2", "dovecot_config_version = 2.4.2"),
+            "mail1 2.4.1, mail2 2.4.2",
+        ),
+        (("2.4.1", "dovecot_config_version = 2.4.1"), ("2.4.2", "dovecot_config_version = 2.4.1"), None),
+        (("2.3.19.1", "a = b"), ("", ""), None),
+    ],
+)
+def test_backends_of_different_releases(first: Any, second: Any, told: str | None) -> None:
+    read = [
+        Live(host, "backend", {"plan": PLANS["backend"], "state": {"dovecot": {"version": version, "conf": conf}}})
+        for host, (version, conf) in (("mail1", first), ("mail2", second))
+    ]
+    rows = [row for row in all_answers(read) if row.id == "NFS320"]
+    assert [(row.level, row.detail) for row in rows if row.level != "ok"] == ([("warning", told)] if told else [])
 
 
 def test_report() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.catalogue import defaults
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.matrix import (
     LEVELS,
     applies,
@@ -20,8 +21,13 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils.matrix import (
     plan_findings,
     settings,
 )
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import KEY_BY_NAME, Profile, parse_profile
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils.rules import DEFAULTS, RULES, Rule
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import (
+    DERIVED,
+    KEY_BY_NAME,
+    Profile,
+    parse_profile,
+)
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.rules import RULES, Rule
 from brain_samples import DOMAIN, VERSIONS, every_profile
 
 FINDINGS = {
@@ -40,9 +46,20 @@ FINDINGS = {
     "NFS213": ("warning", "dovecot_version"),
     "NFS214": ("warning", "dovecot_version"),
     "NFS215": ("warning", "cache_flush"),
+    "NFS216": ("warning", "delivery"),
+    "NFS217": ("warning", "delivery"),
+    "NFS218": ("info", "delivery"),
+    "NFS219": ("warning", "mailbox_format"),
+    "NFS220": ("info", "topology"),
+    "NFS221": ("info", "mailbox_format"),
+    "NFS222": ("warning", "dovecot_version"),
+    "NFS223": ("warning", "delivery"),
+    "NFS224": ("warning", "delivery"),
+    "NFS225": ("info", "delivery"),
+    "NFS226": ("info", "mailbox_format"),
 }
 ALL = [(version, profile) for version in VERSIONS for profile in every_profile(dovecot_version=version)]
-EFFECT_RANGES = {"set": "NFS0", "mount": "NFS1", **dict.fromkeys(LEVELS, "NFS2")}
+EFFECT_RANGES = {"set": "NFS0", "delivery": "NFS0", "proxy": "NFS0", "mount": "NFS1", "kernel": "NFS1"}
 
 
 def shown(profile: Profile) -> str:
@@ -55,27 +72,31 @@ def shown(profile: Profile) -> str:
 def test_ids_are_unique_and_well_formed() -> None:
     assert [id for id, count in Counter(rule.id for rule in RULES).items() if count > 1] == []
     assert [rule.id for rule in RULES if not re.fullmatch(r"NFS\d{3}", rule.id)] == []
-    assert [rule.id for rule in RULES if not rule.id.startswith(EFFECT_RANGES[rule.effect])] == []
+    for rule in RULES:
+        assert rule.id.startswith(EFFECT_RANGES.get(rule.effect, "NFS4" if rule.found else "NFS2")), rule.id
 
 
 def test_the_ids_of_findings_are_stable() -> None:
-    assert {rule.id: (rule.effect, rule.target) for rule in RULES if rule.effect in LEVELS} == FINDINGS
+    assert {
+        rule.id: (rule.effect, rule.target) for rule in RULES if rule.effect in LEVELS and not rule.found
+    } == FINDINGS
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_a_rule_is_whole(rule: Rule) -> None:
     assert rule.text.endswith(".") and rule.source
     for key, values in rule.when.items():
-        legal = KEY_BY_NAME[key].choices or (True, False)
+        legal = (True, False) if key in DERIVED else KEY_BY_NAME[key].choices or (True, False)
         assert values and set(values) <= set(legal), key
         assert len(set(values)) == len(values)
     if rule.effect in LEVELS:
         assert rule.fix and not rule.value
-        assert rule.target in KEY_BY_NAME
+        assert bool(rule.found) == bool(rule.on) and (rule.target in KEY_BY_NAME) != bool(rule.found)
     else:
-        assert rule.value and not rule.fix
+        assert rule.value and not rule.fix and not rule.found
     if rule.effect == "set":
-        assert rule.target in DEFAULTS
+        for series in ("2.3", "2.4"):
+            assert rule.target in defaults(series)
     if rule.effect == "mount":
         assert rule.target == rule.value.partition("=")[0]
     for part in filter(None, rule.versions.split(",")):
@@ -84,8 +105,7 @@ def test_a_rule_is_whole(rule: Rule) -> None:
 
 def test_every_rule_can_apply() -> None:
     left = {rule.id: rule for rule in RULES}
-    versions = (*VERSIONS, "2.3.0", "2.4.5")
-    for version in versions:
+    for version in (*VERSIONS, "2.3.0", "2.4.0", "2.4.5"):
         for profile in every_profile(dovecot_version=version):
             for rule in list(left.values()):
                 if applies(rule, profile):
@@ -97,7 +117,7 @@ def test_every_rule_can_apply() -> None:
 
 
 def test_no_target_gets_two_values() -> None:
-    pairs = [(rule.effect, rule.target, rule) for rule in RULES if rule.effect in ("set", "mount")]
+    pairs = [(rule.effect, rule.target, rule) for rule in RULES if rule.effect in ("set", "mount", "kernel")]
     for _version, profile in ALL:
         seen: dict[tuple[str, str], Rule] = {}
         for effect, target, rule in pairs:
@@ -186,6 +206,7 @@ def test_explain_is_in_the_order_of_the_settings() -> None:
         assert [(row["setting"], row["value"]) for row in rows] == list(settings(profile).items())
         assert all(row["why"] and row["source"] for row in rows)
         assert all(list(row) == ["setting", "value", "why", "source", "since"] for row in rows)
+        assert all(row["since"] == "2.3.0" for row in rows)
 
 
 # ---- the advice of 2012, setting by setting ----
@@ -231,17 +252,32 @@ def test_cache_flush_outside_random_is_left_off_and_told() -> None:
     [
         ({}, []),
         ({"topology": "per_user", "nfs_version": "3"}, []),
-        ({"topology": "random"}, ["NFS208"]),
-        ({"topology": "random", "mailbox_format": "mdbox"}, ["NFS205", "NFS208"]),
-        ({"topology": "random", "nfs_version": "3", "lockd": False}, ["NFS204", "NFS203", "NFS208"]),
-        ({"mailbox_format": "mdbox", "nfs_version": "3", "lockd": False}, ["NFS202"]),
-        ({"mailbox_format": "mdbox", "nfs_version": "4.0", "lockd": False}, []),
+        ({"topology": "random"}, ["NFS208", "NFS223", "NFS220"]),
+        ({"topology": "random", "delivery": "mta"}, ["NFS208", "NFS220"]),
+        ({"topology": "random", "mailbox_format": "mbox"}, ["NFS208", "NFS219", "NFS220"]),
+        ({"topology": "random", "mailbox_format": "mdbox"}, ["NFS205", "NFS208", "NFS220", "NFS221"]),
+        (
+            {"topology": "random", "nfs_version": "3", "lockd": False, "delivery": "mta"},
+            ["NFS204", "NFS203", "NFS208", "NFS220"],
+        ),
+        ({"mailbox_format": "mdbox", "nfs_version": "3", "lockd": False}, ["NFS202", "NFS221"]),
+        ({"mailbox_format": "mdbox", "nfs_version": "4.0", "lockd": False}, ["NFS221"]),
         ({"mailbox_format": "sdbox", "index_location": "local"}, ["NFS207"]),
         ({"topology": "per_user", "mailbox_format": "sdbox", "index_location": "local"}, ["NFS206"]),
         ({"topology": "per_user", "mailbox_format": "maildir", "index_location": "local"}, ["NFS212"]),
-        ({"topology": "per_user", "delivery": "lda"}, ["NFS211"]),
-        ({"topology": "per_user", "delivery": "mta"}, []),
-        ({"topology": "per_user", "mailbox_format": "mdbox", "delivery": "lda"}, ["NFS210"]),
+        ({"topology": "per_user", "delivery": "lda"}, ["NFS211", "NFS225"]),
+        ({"topology": "per_user", "delivery": "mta"}, ["NFS218"]),
+        ({"topology": "per_user", "mailbox_format": "mbox", "delivery": "lda"}, ["NFS225"]),
+        (
+            {"topology": "per_user", "mailbox_format": "mbox", "delivery": "lda", "nfs_version": "3", "lockd": False},
+            ["NFS203", "NFS224", "NFS225"],
+        ),
+        ({"mailbox_format": "mbox", "delivery": "mta"}, ["NFS216"]),
+        ({"mailbox_format": "mbox", "delivery": "mta", "nfs_version": "3", "lockd": False}, ["NFS203", "NFS217"]),
+        ({"mailbox_format": "mbox", "dovecot_version": "2.4.1"}, ["NFS226"]),
+        ({"topology": "single", "delivery": "lda", "dovecot_version": "2.4.2"}, ["NFS222", "NFS225"]),
+        ({"topology": "single", "delivery": "lda", "dovecot_version": "2.4.3"}, ["NFS225"]),
+        ({"topology": "per_user", "mailbox_format": "mdbox", "delivery": "lda"}, ["NFS210", "NFS221", "NFS225"]),
         ({"mailbox_format": "sdbox", "delivery": "mta"}, ["NFS209"]),
         ({"nfs_version": "2"}, ["NFS201"]),
         ({"nfs_version": "3", "lockd": False, "dovecot_version": "2.3.0"}, ["NFS203", "NFS213"]),

@@ -243,12 +243,15 @@ def test_version_numbers(version: str, key: tuple[int, ...]) -> None:
 )
 def test_locks_over_nfs(version: str, lockd: bool, needs: bool, locks: bool) -> None:
     profile = parse_profile({"nfs_version": version, "lockd": lockd})
-    assert (profile.needs_lockd, profile.nfs_locks) == (needs, locks)
+    assert (profile.needs_lockd, profile.kernel_locks) == (needs, locks)
 
 
-@pytest.mark.parametrize(("topology", "clustered"), [("single", False), ("random", True), ("per_user", True)])
-def test_clustered(topology: str, clustered: bool) -> None:
-    assert parse_profile({"topology": topology}).clustered is clustered
+@pytest.mark.parametrize(
+    ("topology", "given_flush", "flush"),
+    [("single", True, False), ("per_user", True, False), ("random", True, True), ("random", False, False)],
+)
+def test_caches_are_flushed_in_random_only(topology: str, given_flush: bool, flush: bool) -> None:
+    assert parse_profile({"topology": topology, "cache_flush": given_flush}).flush is flush
 
 
 @pytest.mark.parametrize(

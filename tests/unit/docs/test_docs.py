@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import wiki2012
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import CHECKS
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import KEYS
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.rules import RULES
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [
@@ -54,15 +58,34 @@ def test_a_stale_table_is_found(tmp_path: Path) -> None:
     collection = tmp_path / ".ansible" / "collections" / "ansible_collections" / "nfsmail"
     collection.mkdir(parents=True)
     (collection / "cluster").symlink_to(tmp_path)
-    page = tmp_path / "docs" / "verify.md"
+    page = tmp_path / "docs" / "settings_matrix.md"
     text = page.read_text(encoding="utf-8")
-    page.write_text(re.sub(r"\| NFS303 .*\n", "", text), encoding="utf-8")
+    page.write_text(re.sub(r"\| NFS001 .*\n", "", text), encoding="utf-8")
     command = [sys.executable, str(tmp_path / "tools" / "docs.py")]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     checked = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False, env=env)
-    assert checked.returncode == 1 and checked.stdout.startswith("docs/verify.md: out of date"), checked
+    assert checked.returncode == 1 and checked.stdout.startswith("docs/settings_matrix.md: out of date"), checked
     subprocess.run(command, check=True, capture_output=True, env=env)
     assert page.read_text(encoding="utf-8") == text
+
+
+def test_every_statement_of_2012_is_served_by_something_that_exists() -> None:
+    ids = {rule.id for rule in RULES} | set(CHECKS)
+    parts = {key.name for key in KEYS} | {choice for key in KEYS for choice in key.choices}
+    parts |= {f"role {path.name}" for path in (ROOT / "roles").iterdir()}
+    for statement in wiki2012.STATEMENTS:
+        assert set(statement.served) <= ids | parts, statement.id
+        assert statement.served or statement.verdict == wiki2012.DROPPED
+        assert statement.says.endswith(".") and statement.today.endswith(".")
+    numbers = [statement.id for statement in wiki2012.STATEMENTS]
+    assert numbers == [f"W{number:02d}" for number in range(1, len(numbers) + 1)]
+    cited = {word for one in wiki2012.LEFT_OUT for word in re.findall(r"NFS\d{3}", one.why)}
+    assert cited <= ids
+
+
+def test_rules_that_depart_from_2012_are_told_there() -> None:
+    told = {id for one in wiki2012.STATEMENTS if one.verdict != wiki2012.KEPT for id in one.served}
+    assert {rule.id for rule in RULES if rule.overrides_2012} <= told
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -92,7 +115,10 @@ def test_files_that_are_replaced_are_listed() -> None:
     sources = [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/vars/*.yml")]
     lines = [line for path in sources for line in path.read_text(encoding="utf-8").splitlines()]
     written = {
-        found for line in lines if re.match(r"\s+(dest|conf):", line) for found in re.findall(r"/etc/[^'\"\s]+", line)
+        found
+        for line in lines
+        if re.match(r"\s+(dest|conf|file|unit_file):", line)
+        for found in re.findall(r"/etc/[^'\"\s]+", line)
     }
     defaults = yaml.safe_load((ROOT / "roles" / "nfsmail" / "defaults" / "main.yml").read_text(encoding="utf-8"))
     written |= {str(value) for name, value in defaults.items() if name.endswith("_file")}

@@ -13,6 +13,7 @@ import jinja2
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible_collections.nfsmail.cluster.plugins.doc_fragments.profile import ModuleDocFragment
 from ansible_collections.nfsmail.cluster.plugins.filter import brain
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import NfsmailError
 
@@ -34,13 +35,21 @@ PLAN = {
     "ssl": "no",
     "ssl_cert": "",
     "ssl_key": "",
+    "topology": "random",
+    "servers": BACKENDS,
+    "health_user": "",
+    "health_password": "",
+    "check_interval": 5,
+    "maxconn": 8000,
     "proxies": ["192.0.2.21"],
+    "balancers": [],
     "proxy_password": SECRET,
     "doveadm_password": "",
     "doveadm_port": 24245,
     "lmtp_port": 24,
     "users_file": "/etc/dovecot/users",
     "shards_file": "/etc/dovecot/shards",
+    "moving_file": "/etc/dovecot/moving",
     "overrides_file": "/etc/dovecot/overrides",
     "extra_settings": {},
 }
@@ -65,6 +74,11 @@ VARIABLES = {
 def documentation(name: str) -> dict[str, Any]:
     """The filter's page."""
     page: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yml").read_text(encoding="utf-8"))
+    doc = page["DOCUMENTATION"]
+    if doc.get("extends_documentation_fragment"):
+        assert doc["extends_documentation_fragment"] == ["nfsmail.cluster.profile"]
+        shared = yaml.safe_load(ModuleDocFragment.DOCUMENTATION)
+        doc["options"] = {**shared["options"], **doc.get("options", {})}
     return page
 
 
@@ -115,6 +129,7 @@ CONTEXT: dict[str, Any] = {
     "__nfsmail_variables": VARIABLES,
     "nfsmail_users": [{"name": "a@x", "password": "{SSHA512}YWJj"}],
     "shares": [{"path": "/srv/mail", "clients": ["192.0.2.11"]}],
+    "upgrade_preview_file": str(FOLDER.parents[1] / "tests" / "shared" / "doveconf23" / "debian.txt"),
     "result": {"stdout": "mail_fsync = always\n"},
 }
 
@@ -133,34 +148,80 @@ def test_the_examples_work(name: str) -> None:
 # ---- errors ----
 
 REFUSED: dict[str, tuple[Any, ...]] = {
+    "audit_verdict": ([], {}, "/nowhere"),
     "backend_conf": ({**PLAN, "mail_home": "/srv/%d"},),
+    "balancer_conf": ({**PLAN, "health_user": "health", "health_password": "k3pt-S3cret"},),
+    "director_overrides": (["a@x"], [{"name": "mail1", "weight": "heavy"}]),
     "dovecot_settings": ({"topolgy": "single"},),
     "explain": ({"nfs_version": "9"},),
+    "mail_location": ({**PLAN, "mail_home": "/srv/%d"},),
     "exports_plan": ([{"path": "srv", "clients": ["*"]}], 5000, 5000),
     "findings": ({"lockd": "perhaps"},),
+    "firewall_plan": ({**PLAN, "firewall_allow": ["proxy9"]},),
     "from_doveconf": ("}",),
+    "metrics_firewall": (["prometheus.example.com"],),
+    "keepalived_conf": ({"name": "mail1", "backends": BACKENDS, "interface": ""},),
     "lock_conf": ({"lockd": 40000},),
+    "log_patterns": ("mail1",),
+    "kernel_settings": ({"topology": 3},),
     "mount_options": ({"topology": 3},),
+    "move_plan": (BACKENDS, {}, [], {"verb": "drain", "drain": "mail9"}),
     "needs_lockd": ({"lockd": "maybe"},),
     "override_file": ({"a@x": "mail9"}, BACKENDS),
     "passwd_file": ([{"name": "a@x", "password": "k3pt-S3cret"}],),
     "proxy_conf": ({**PLAN, "proxy_password": "k3pt-S3cret"},),
+    "routing": ([{"name": "mail1", "state": "sideways"}], {}),
     "server_conf": ({}, ["2"], 20048),
     "shard_file": ([],),
     "shard_map": ([{"name": "mail1", "weight": float("nan")}],),
     "shard_of": (None,),
     "time_conf": ({"daemon": "ntpd"},),
+    "user_paths": (["a@x"], "/var/lib/index"),
     "to_doveconf": ({"a": "b\nc"}, "2.3.19"),
+    "upgrade_preview": ("/nonexistent",),
 }
 # These collect or report; what is wrong is their answer.
 NEVER_FAIL = {
+    "audit_html",
+    "audit_places",
+    "audit_problems",
+    "audit_sarif",
     "cluster_members",
     "cluster_profile",
     "exports_file",
-    "hostname_report",
+    "host_errors",
+    "holders",
+    "inventory_notes",
     "inventory_report",
+    "machine_report",
+    "moving_file",
+    "requested_users",
     "verify_answers",
 }
+
+
+def test_an_audit_takes_the_last_look_that_was_answered() -> None:
+    first, second = {"state": {"hostname": "first"}}, {"state": {"hostname": "second"}}
+    looks = {"__nfsmail_audit_first": first, "__nfsmail_audit_second": second}
+    silent = {"__nfsmail_audit_first": {"msg": "no route to host"}}
+    hostvars = {
+        "a": looks,
+        "b": {"__nfsmail_audit_first": first, "__nfsmail_audit_second": {"skipped": True}},
+        "c": silent,
+    }
+    found = brain._looked_at(["a", "b", "c"], hostvars, brain.AUDITED)
+    assert found == {"a": second["state"], "b": first["state"], "c": {"error": "no route to host"}}
+    report = brain.audit_verdict(["c"], hostvars)
+    assert [(row["id"], row["detail"]) for row in report["checks"]] == [("NFS301", "no route to host")]
+    assert brain.audit_problems({}, []).startswith("1 problem in the cluster's variables, nothing was changed:")
+
+
+def test_an_audit_registers_what_the_filter_reads() -> None:
+    text = (FOLDER.parents[1] / "roles" / "nfsmail" / "tasks" / "audit.yml").read_text(encoding="utf-8")
+    tasks = [task for task in yaml.safe_load(text) if "nfsmail.cluster.host_state" in task]
+    assert tuple(task["register"] for task in tasks) == brain.AUDITED
+    # The module makes a file on the store in a run that is no check.
+    assert all(task["check_mode"] is True and "become" not in task for task in tasks)
 
 
 def test_every_filter_is_accounted_for() -> None:
@@ -185,12 +246,14 @@ def test_an_error_is_ansible_s_with_the_text_of_the_brain(name: str) -> None:
 
 def test_cluster_members() -> None:
     assert FILTERS["cluster_members"](GROUPS, HOSTVARS) == {
-        "nfs_servers": [{"name": "nfs1", "address": "192.0.2.1", "weight": 1, "state": "up"}],
+        "nfs_servers": [{"name": "nfs1", "address": "192.0.2.1", "weight": 1, "state": "up", "service_address": ""}],
         "mail_backends": [
-            {"name": "mail1", "address": "192.0.2.11", "weight": 1, "state": "up"},
-            {"name": "mail2", "address": "192.0.2.12", "weight": 2, "state": "drained"},
+            {"name": "mail1", "address": "192.0.2.11", "weight": 1, "state": "up", "service_address": ""},
+            {"name": "mail2", "address": "192.0.2.12", "weight": 2, "state": "drained", "service_address": ""},
         ],
-        "mail_proxies": [{"name": "proxy1", "address": "192.0.2.21", "weight": 1, "state": "up"}],
+        "mail_proxies": [
+            {"name": "proxy1", "address": "192.0.2.21", "weight": 1, "state": "up", "service_address": ""}
+        ],
     }
     assert FILTERS["cluster_members"]({"x": ["host"]}, {"host": {}})["x"][0]["address"] == "host"
 
@@ -219,14 +282,24 @@ def test_inventory_report_compares_what_hosts_say_of_the_cluster() -> None:
 
 
 def test_every_variable_of_the_roles_is_known() -> None:
-    all_of_them = dict.fromkeys(brain._documented() - {"nfsmail_backend_weight", "nfsmail_backend_state"})
+    all_of_them = dict.fromkeys(
+        brain._documented() - {"nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address"}
+    )
     assert {"nfsmail_topology", "dovecot_proxy_listen", "timesync_sources", "nfsmail_members"} <= set(all_of_them)
     assert "no role of this collection knows" not in report({**HOSTVARS, "mail1": all_of_them})
 
 
-def test_hostname_report() -> None:
-    assert FILTERS["hostname_report"]({"a": "x", "b": "y"}) == ""
-    assert "host name of a, b" in FILTERS["hostname_report"]({"a": "x", "b": "x"})
+def test_machine_report() -> None:
+    def told(first: dict[str, Any], second: dict[str, Any]) -> str:
+        members = FILTERS["cluster_members"](GROUPS, HOSTVARS)
+        facts = {"mail1": {"nfsmail": first}, "mail2": {"nfsmail": second}, "nfs1": {}}
+        text: str = FILTERS["machine_report"](VARIABLES, members, HOSTVARS, facts)
+        return text
+
+    assert told({"hostname": "x"}, {"hostname": "y"}) == ""
+    assert "host name of mail1, mail2" in told({"hostname": "x"}, {"hostname": "x"})
+    releases = ({"packages": {"dovecot-core": version}} for version in ("2.4.1", "2.4.3"))
+    assert "nfsmail_dovecot_config_version: 2.4.1" in told(*releases)
 
 
 def test_files() -> None:

@@ -17,7 +17,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[3] / "molecule" / "shared"))
 
 from lab import image, qemu, settings, ssh
-from lab.config import DEFINITION, LabError, load
+from lab.config import DEFINITION, Image, LabError, load
 from lab.cpio import Archive
 from lab.progress import in_parallel
 
@@ -97,6 +97,17 @@ def test_image_key_follows_the_definition(monkeypatch: pytest.MonkeyPatch) -> No
     assert image.image_folder(type(mail)(mail.name, mail.suite, mail.size, [*mail.packages, "tcpdump"])) != before
     monkeypatch.setenv("HOME", "/nowhere")  # the place of the cache is no part of the key
     assert image.image_folder(mail).name == before.name
+
+
+def test_only_debian_11_does_without_some_security_updates() -> None:
+    """A pin in another release's image would hide updates that are there."""
+    images = yaml.safe_load(DEFINITION.read_text())["images"]
+    pinned = {name for name, spec in images.items() if "Pin-Priority" in " ".join(_built_by(name, spec))}
+    assert pinned == {"bullseye-nfs", "bullseye-mail"}
+
+
+def _built_by(name: str, spec: dict[str, Any]) -> list[str]:
+    return image._command(Image(name, **spec), Path("/TARGET"))
 
 
 def test_modules_come_after_what_they_need(tmp_path: Path) -> None:

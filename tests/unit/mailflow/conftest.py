@@ -51,25 +51,27 @@ class FakeCluster:
     commands: list[str] = field(default_factory=list)
     logs: dict[str, list[str]] = field(default_factory=lambda: {"mail1": [], "mail2": []})
     serial: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
     lmtp: tuple[str, int] = ("", 0)
     imap: tuple[str, int] = ("", 0)
 
     def save(self, user: str, data: bytes) -> str:
         """Put a message into a mailbox with trace fields on top; return the session id."""
-        self.serial += 1
-        session, host = f"sess{self.serial}", self.places[user]
-        trace = (
-            f"Return-Path: <from@example.org>\r\nDelivered-To: {user}\r\n"
-            f"Received: from proxy1\r\n\tby {host} with LMTP\r\n\tid backend{self.serial}\r\n\t; today\r\n"
-            f"Received: from tester\r\n\tby proxy1 with LMTP\r\n\tid {session}\r\n\t; today\r\n"
-        ).encode()
-        for body in self.on_save(user, data):
-            box = self.boxes[user]
-            uid = max((mail.uid for mail in box), default=0) + 1
-            box.append(Mail(uid, trace + body, f"17000000{self.serial:02d}.M1P{uid}.{host}", session))
-            line = f"Jan  1 lmtp({user})<12><backend{self.serial}:R2>: Info: msgid=<a>: saved mail to INBOX"
-            self.logs[host].append(line)
-        return session
+        with self.lock:
+            self.serial += 1
+            session, host = f"sess{self.serial}", self.places[user]
+            trace = (
+                f"Return-Path: <from@example.org>\r\nDelivered-To: {user}\r\n"
+                f"Received: from proxy1\r\n\tby {host} with LMTP\r\n\tid backend{self.serial}\r\n\t; today\r\n"
+                f"Received: from tester\r\n\tby proxy1 with LMTP\r\n\tid {session}\r\n\t; today\r\n"
+            ).encode()
+            for body in self.on_save(user, data):
+                box = self.boxes[user]
+                uid = max((mail.uid for mail in box), default=0) + 1
+                box.append(Mail(uid, trace + body, f"17000000{self.serial:02d}.M1P{uid}.{host}", session))
+                line = f"Jan  1 lmtp({user})<12><backend{self.serial}:R2>: Info: msgid=<a>: saved mail to INBOX"
+                self.logs[host].append(line)
+            return session
 
     def listing(self) -> list[str]:
         """The paths that ``find`` would print."""

@@ -28,6 +28,10 @@ PARTS = {
         "kernel",
         "now",
         "mounts",
+        "kernel_settings",
+        "packet_filter",
+        "log",
+        "addresses",
         "guard",
         "nfsd",
         "exports",
@@ -36,7 +40,7 @@ PARTS = {
         "rpc_server",
         "statd_monitored",
     ),
-    *("locks", "clock", "dovecot", "units", "files", "took_s"),
+    *("locks", "clock", "dovecot", "units", "haproxy", "files", "took_s"),
 }
 
 
@@ -53,6 +57,13 @@ def test_a_host_without_anything(run_module: RunModule) -> None:
     assert set(state["clock"]["daemon"]) == {"name", "running", "synchronised", "detail"}
     assert isinstance(state["locks"], int)
     assert isinstance(state["mounts"], list)
+
+
+def test_parameters_of_kernel_modules(run_module: RunModule) -> None:
+    """A module that is not loaded has none; the kernel itself has this one on every machine."""
+    asked = ["printk.time", "no_such_module.parameter"]
+    found = run_module.ok(host_state, kernel_settings=asked)["state"]["kernel_settings"]
+    assert list(found) == ["printk.time"] and found["printk.time"] in "YN"
 
 
 def test_hashes(tmp_path: pathlib.Path, run_module: RunModule) -> None:

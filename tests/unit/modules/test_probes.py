@@ -28,6 +28,49 @@ RPCINFO = """\
 """
 
 
+# HAProxy 2.6, columns left out.
+STAT = """\
+# pxname,svname,qcur,status,weight,act,bck,chkfail,sid,check_status,check_desc,last_chk,agent_check,
+clients,FRONTEND,,OPEN,,,,,0,,,,,
+clients,mail1,0,UP,256,1,0,0,663380,L7OK,Layer7 check passed,(tcp-check),,
+clients,mail2,0,UP,0,1,0,0,720136,L7OK,Layer7 check passed,(tcp-check),,
+clients,mail3,0,UP 1/3,256,1,0,2,5,L4CON,Layer4 connection problem,"Connection refused, at step 1",,
+clients,mail4,0,MAINT,0,1,0,0,9,,,,,
+clients,BACKEND,0,UP,512,2,0,,0,,,,,
+"""
+
+
+def test_servers_of_haproxy() -> None:
+    shown = [(row["server"], row["status"], row["weight"], row["id"]) for row in _probes.parse_haproxy_stat(STAT)]
+    assert shown == [
+        ("mail1", "UP", 256, 663380),
+        ("mail2", "DRAIN", 0, 720136),
+        ("mail3", "UP", 256, 5),
+        ("mail4", "MAINT", 0, 9),
+    ]
+    checks = [row["check"] for row in _probes.parse_haproxy_stat(STAT)]
+    assert checks == ["L7OK (tcp-check)", "L7OK (tcp-check)", "L4CON Connection refused, at step 1", ""]
+    assert _probes.parse_haproxy_stat("") == []
+    assert _probes.parse_haproxy_info("Name: HAProxy\nVersion: 2.6.12-1+deb12u4\n") == "2.6.12-1+deb12u4"
+    assert _probes.parse_haproxy_info("") == ""
+
+
+def test_the_socket_of_haproxy(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def answer() -> None:
+            with listener.accept()[0] as client:
+                client.sendall(b"asked: " + client.recv(100))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert _probes.ask_haproxy(path, "show stat", 5) == "asked: show stat\n"
+        thread.join()
+
+
 @pytest.mark.parametrize(
     ("text", "versions"),
     [
@@ -197,3 +240,26 @@ def test_store_clock(tmp_path: pathlib.Path) -> None:
     assert found["offset_max"] >= 0.0
     assert found["offset_max"] - found["offset_min"] < 0.2
     assert list(tmp_path.iterdir()) == []
+
+
+# nft 1.0.6, from a backend of the lab.
+NFT = """{"nftables": [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
+ {"table": {"family": "inet", "name": "nfsmail", "handle": 2}},
+ {"set": {"family": "inet", "name": "ports", "table": "nfsmail", "type": "inet_service", "handle": 2, "elem": [24, 143]}},
+ {"set": {"family": "inet", "name": "ipv4", "table": "nfsmail", "type": "ipv4_addr", "handle": 3, "flags": ["interval"],
+  "elem": ["10.77.0.21", {"prefix": {"addr": "10.78.0.0", "len": 16}}]}},
+ {"set": {"family": "inet", "name": "ipv6", "table": "nfsmail", "type": "ipv6_addr", "handle": 4, "flags": ["interval"]}},
+ {"chain": {"family": "inet", "table": "nfsmail", "name": "input", "handle": 1, "type": "filter", "hook": "input"}}%s]}"""
+RULE = ', {"rule": {"family": "inet", "table": "nfsmail", "chain": "input", "handle": 5, "expr": []}}'
+
+
+def test_sets_of_the_packet_filter() -> None:
+    assert _probes.parse_nft_sets(NFT % RULE) == {
+        "ports": [24, 143],
+        "ipv4": ["10.77.0.21", "10.78.0.0/16"],
+        "ipv6": [],
+    }
+
+
+def test_sets_without_a_rule_filter_nothing() -> None:
+    assert _probes.parse_nft_sets(NFT % "") == {}

@@ -58,6 +58,20 @@ def test_a_sound_inventory_passes(tmp_path: Path) -> None:
     assert "WARNING" not in out, out
 
 
+def test_balancers_in_front_of_proxies_pass(tmp_path: Path) -> None:
+    data = inventory()
+    balancer("balancer1", "192.0.2.31")(data)
+    code, out = validate(tmp_path, data)
+    assert code == 0 and "WARNING" not in out, out
+
+
+def test_random_without_a_balancer_is_told_of(tmp_path: Path) -> None:
+    data = inventory(nfsmail_topology="random", nfsmail_accept_unsupported_random=True)
+    no_proxies(data)
+    code, out = validate(tmp_path, data)
+    assert code == 0 and "info NFS250: group mail_balancers is empty" in out, out
+
+
 def no_proxies(data: dict[str, Any]) -> None:
     """Take the proxies out."""
     data["all"]["children"]["mail_proxies"]["hosts"] = {}
@@ -66,6 +80,15 @@ def no_proxies(data: dict[str, Any]) -> None:
 def one_address(data: dict[str, Any]) -> None:
     """Give both backends one address."""
     data["all"]["children"]["mail_backends"]["hosts"]["mail2"]["ansible_host"] = "192.0.2.11"
+
+
+def balancer(name: str, address: str) -> Any:
+    """Add a balancer."""
+
+    def change(data: dict[str, Any]) -> None:
+        data["all"]["children"]["mail_balancers"] = {"hosts": {name: {"ansible_host": address}}}
+
+    return change
 
 
 BAD: list[tuple[str, dict[str, Any], Any, tuple[str, ...]]] = [
@@ -112,10 +135,80 @@ BAD: list[tuple[str, dict[str, Any], Any, tuple[str, ...]]] = [
         ("nfsmail_proxy_password: not set", "at least 16", "openssl rand -base64 33"),
     ),
     (
+        "balancer that is a proxy",
+        {},
+        balancer("proxy1", "192.0.2.21"),
+        ("host proxy1: 'in mail_proxies and mail_balancers'", "each needs the mail ports", "out of one of the groups"),
+    ),
+    (
+        "balancer by name",
+        {},
+        balancer("balancer1", "balancer1.example.com"),
+        ("nfsmail_address of balancer1: 'balancer1.example.com'", "an IP address", "set nfsmail_address of balancer1"),
+    ),
+    (
         "random without consent",
         {"nfsmail_topology": "random"},
         None,
         ("nfsmail_topology: 'random'", "not supported by Dovecot", "nfsmail_accept_unsupported_random: true"),
+    ),
+]
+
+
+BAD += [
+    (
+        "extra settings against the matrix",
+        {"dovecot_extra_settings": {"mmap_disable": "no"}},
+        None,
+        ("dovecot_extra_settings.mmap_disable: 'no'", "the matrix and the role's own variables decide this setting"),
+    ),
+    (
+        "extra settings that lose mail",
+        {"dovecot_extra_settings": {"service quota-status": {"executable": "quota-status -p postfix"}}},
+        None,
+        ("dovecot_extra_settings: 'service quota-status", "NFS419: ", "remove the service"),
+    ),
+    (
+        "extra settings in the dialect of 2.3 for 2.4",
+        {"dovecot_extra_settings": {"disable_plaintext_auth": "no"}, "dovecot_version": "2.4.1"},
+        None,
+        ("disable_plaintext_auth is not known to Dovecot 2.4 (write auth_allow_cleartext", "NFS401: "),
+    ),
+    (
+        "a release that is not known",
+        {"dovecot_version": "2.5.0"},
+        None,
+        ("dovecot_version: '2.5.0'", "only Dovecot 2.3 and 2.4 are known", "give a release such as 2.3.19 or 2.4.1"),
+    ),
+    (
+        "a number for a name",
+        {"nfsmail_mail_uid": "vmail"},
+        None,
+        ("nfsmail_mail_uid: 'vmail'", "a whole number", "write a whole number without quotes"),
+    ),
+    (
+        "nothing for a list",
+        {"nfsmail_protocols": None},
+        None,
+        ("nfsmail_protocols: not set", "a list; each entry text", "remove the line to have the default"),
+    ),
+    (
+        "a mapping for a list",
+        {"nfsmail_users": {"anna": "x"}},
+        None,
+        ("nfsmail_users: {'anna': 'x'}", "a list of {name, password}", "write a list"),
+    ),
+    (
+        "a list for a truth",
+        {"nfsmail_lockd": ["yes"]},
+        None,
+        ("nfsmail_lockd: ['yes']", "a boolean", "write true or false"),
+    ),
+    (
+        "an NFS version as a bare number that means two",
+        {"nfsmail_nfs_version": 4},
+        None,
+        ("nfsmail_nfs_version: 4", "one of 2, 3, 4.0, 4.1, 4.2", "did you mean"),
     ),
 ]
 
@@ -132,6 +225,28 @@ def test_bad_input_is_refused_with_variable_value_rule_and_fix(
     for text in (*texts, "nothing was changed", "rule: ", "fix: ", "source: "):
         assert text in out, f"{text!r} is not in: {out}"
     assert SECRET not in out
+
+
+def test_variables_made_of_what_a_role_knows_are_left_to_the_role(tmp_path: Path) -> None:
+    mounts = [{"path": "/srv/mail", "src": "x:/y", "options": "{{ nfsmail_profile | nfsmail.cluster.mount_options }}"}]
+    code, out = validate(tmp_path, inventory(nfs_client_mounts=mounts, dovecot_listen="{{ __of_a_role }}"))
+    assert code == 0, out
+
+
+def test_what_is_not_refused_is_shown(tmp_path: Path) -> None:
+    """Warnings and infos of the matrix, with an exit code of success."""
+    extra = {"namespace shared": {"type": "shared"}}
+    data = inventory(nfsmail_nfs_version=4.1, nfsmail_delivery="lda", dovecot_extra_settings=extra)
+    code, out = validate(tmp_path, data)
+    assert code == 0, out
+    for text in (
+        "warning NFS211: nfsmail_delivery=lda: dovecot-lda on another machine rewrites dovecot-uidlist",
+        "warning NFS423: dovecot_extra_settings: namespace shared/type=shared",
+        "info NFS225: nfsmail_delivery=lda",
+        "Way out: use delivery lmtp through the proxy, or mta. Source: ",
+    ):
+        assert text in out, f"{text!r} is not in: {out}"
+    assert "UNREACHABLE" not in out
 
 
 def test_all_problems_come_in_one_message_and_site_stops_before_any_host(tmp_path: Path) -> None:

@@ -5,10 +5,7 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,24 +33,6 @@ JSON = st.recursive(
 )
 HUGE = 10**400
 
-DOVECONF = shutil.which("doveconf") or ""
-DOVEADM = shutil.which("doveadm") or ""
-
-
-def _installed() -> str:
-    """The release of the Dovecot on this machine, as doveconf's first line tells it."""
-    if not DOVECONF:
-        return ""
-    out = subprocess.run([DOVECONF, "-c", "/dev/null", "-n"], capture_output=True, text=True, check=False).stdout
-    return out[2:].split(" ")[0] if out.startswith("# ") else ""
-
-
-INSTALLED = _installed()
-needs_doveconf = pytest.mark.skipif(
-    not INSTALLED.startswith("2.3."), reason=f"needs doveconf of Dovecot 2.3, found {INSTALLED or 'none'}"
-)
-needs_doveadm = pytest.mark.skipif(not DOVEADM, reason="needs doveadm")
-
 
 def every_profile(**fixed: Any) -> Iterator[Profile]:
     """The full product of the profile's domain, with some keys fixed."""
@@ -71,14 +50,3 @@ def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Proble
         assert problem.variable and problem.rule and problem.fix and problem.source, problem
         assert str(problem) in str(caught.value)
     return caught.value.problems
-
-
-def doveconf(tmp_path: Path, text: str, *options: str) -> str:
-    """What Dovecot itself reads out of a configuration; fails on any warning."""
-    path = tmp_path / "dovecot.conf"
-    path.write_text(text, encoding="utf-8")
-    result = subprocess.run(
-        [DOVECONF, "-c", str(path), *(options or ("-n",))], capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stderr) == (0, ""), f"{result.stderr}\n{text}"
-    return result.stdout

@@ -1,0 +1,215 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""drain, undrain and move_user while clients work: nothing lost, and nobody on two backends at any moment."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
+
+from proofs import changed, on, places, playbook, start_playbook, verify, wait_until
+from traffic import Traffic, found_once, now, overlaps
+
+SCENARIO = "per_user"
+BACKENDS = ("mail1", "mail2")
+PROXIES = ("proxy1", "proxy2")
+PINNED = "user05@example.com"
+FILES = "cat /etc/dovecot/nfsmail-moving /etc/nfsmail-state /etc/dovecot/nfsmail-shards"
+
+
+# The package that is installed with a higher version, in a repository of its own. It notes who is logged in when it comes.
+NEWER_PACKAGE = r"""
+set -e
+cd "$(mkdir -p /var/tmp/lab/new/DEBIAN && echo /var/tmp/lab)"
+for file in $(dpkg -L dovecot-pop3d); do if [ -f "$file" ]; then install -D -m 755 "$file" "new$file"; fi; done
+dpkg-query -s dovecot-pop3d | grep -E '^(Package|Version|Architecture|Maintainer|Depends):' |
+  sed 's/^Version: .*/&+lab1/' >new/DEBIAN/control
+echo 'Description: a newer version' >>new/DEBIAN/control
+printf '#!/bin/sh\ndoveadm who -1 >/var/tmp/lab/who || true\n' >new/DEBIAN/postinst
+chmod 755 new/DEBIAN/postinst
+dpkg-deb --build new new.deb
+{ cat new/DEBIAN/control; echo Filename: ./new.deb; echo "Size: $(stat -c %s new.deb)"
+  echo "SHA256: $(sha256sum new.deb | cut -d' ' -f1)"; } >Packages
+echo 'deb [trusted=yes] file:/var/tmp/lab ./' >lab.list
+echo 'Dir::Etc::sourcelist "/var/tmp/lab/lab.list"; Dir::Etc::sourceparts "-";' >/etc/apt/apt.conf.d/99lab
+"""
+
+
+def clients() -> list[str]:
+    """Some users of each backend, and the pinned one."""
+    where = places(PROXIES[0], SCENARIO)
+    chosen = {PINNED}
+    for backend in BACKENDS:
+        chosen |= set(sorted(user for user, place in where.items() if place == backend)[:3])
+    return sorted(chosen)
+
+
+@contextmanager
+def under_traffic(seed: int) -> Iterator[Traffic]:
+    """Clients at work meanwhile; then the ledger is compared with the mailboxes, and the backends' logs are read."""
+    users = clients()
+    since = now("mail1")
+    with Traffic(PROXIES, users, seed) as traffic:
+        traffic.wait_for("appends", 2 * len(users))
+        yield traffic
+        traffic.wait_for("appends", 2 * len(users))
+    most, moments = overlaps(BACKENDS, since)
+    lost = found_once(traffic.ledger, users, PROXIES[0])
+    print(
+        f"{dict(traffic.ledger.counts)}; a user was open on {most} backend at most; {len(lost)} messages lost or doubled"
+    )
+    assert traffic.ledger.counts["deliveries"] and traffic.ledger.counts["appends"]
+    assert not lost, "\n".join(lost)
+    assert most == 1, "\n".join(moments)
+
+
+def done(verb: str, **extra: object) -> str:
+    ended = playbook(verb, SCENARIO, "-e", json.dumps(extra))
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
+def who(backend: str) -> str:
+    return on(backend, "doveadm who -1").partition("\n")[2].strip()
+
+
+def all_on(backend: str) -> bool:
+    return set(places(PROXIES[0], SCENARIO).values()) == {backend} == set(places(PROXIES[1], SCENARIO).values())
+
+
+def test_a_backend_is_emptied_and_comes_back() -> None:
+    before = places(PROXIES[0], SCENARIO)
+    with under_traffic(1) as traffic:
+        said = done("drain", drain="mail1")
+        assert "mail1: " in said and "nobody who moves is left" in said, said
+        assert who("mail1") == "" and all_on("mail2")
+        traffic.wait_for("appends", 10)
+        assert who("mail1") == ""
+        # site.yml does not take it back, and a second run has nothing to do.
+        assert set(changed(playbook("site", SCENARIO, "--tags", "proxy")).values()) == {0}
+        again = playbook("drain", SCENARIO, "-e", "drain=mail1")
+        assert set(changed(again).values()) == {0} and "Nobody moves." in again.stdout
+        done("undrain", undrain="mail1")
+        wait_until("somebody is back", "mail1", "doveadm who -1 | grep -q imap")
+    assert places(PROXIES[0], SCENARIO) == before
+
+
+def test_a_user_is_moved_and_sent_back() -> None:
+    user = next(user for user in clients() if user != PINNED)
+    home = places(PROXIES[0], SCENARIO)[user]
+    other = BACKENDS[home == BACKENDS[0]]
+    with under_traffic(2) as traffic:
+        done("move_user", move_user=user, move_to=other)
+        assert {places(proxy, SCENARIO)[user] for proxy in PROXIES} == {other}
+        traffic.wait_for("appends", 10)
+        assert user not in who(home)
+        done("move_user", move_user=user, move_to="hash")
+        assert {places(proxy, SCENARIO)[user] for proxy in PROXIES} == {home}
+        traffic.wait_for("appends", 10)
+
+
+def test_a_run_that_is_killed_half_way_puts_nobody_on_two_backends() -> None:
+    with under_traffic(3) as traffic:
+        run = start_playbook("drain", SCENARIO, "-e", "drain=mail1")
+        wait_until("who moves is held", "proxy2", "grep -q delay_until /etc/dovecot/nfsmail-moving")
+        run.kill()
+        run.wait()
+        # Sessions end by themselves, logins go on elsewhere, and mail waits.
+        wait_until("nobody is left", "mail1", "! doveadm who -1 | grep -q imap")
+        wait_until("somebody is back", "mail2", f"doveadm who -1 | grep -qi {users_of('mail1')[0]}")
+        traffic.wait_for("deliveries put off", 1)
+        finished, verdict = verify(SCENARIO)
+        assert {row["id"] for row in verdict["checks"] if row["level"] != "ok"} >= {"NFS326"}, finished.stdout
+        done("drain", drain="mail1")
+        assert all_on("mail2")
+        done("undrain", undrain="mail1")
+
+
+def users_of(backend: str) -> list[str]:
+    return [user for user in clients() if places(PROXIES[0], SCENARIO)[user] == backend]
+
+
+def test_a_proxy_that_does_not_answer_ends_the_run_before_anything() -> None:
+    before = on("proxy1", FILES)
+    # It comes back by itself.
+    away = (
+        "sleep 1; nft add table inet away; nft add chain inet away input '{ type filter hook input priority 0; }'; "
+        "nft add rule inet away input tcp dport 22 reject with tcp reset; sleep 60; nft delete table inet away"
+    )
+    on("proxy2", f'setsid sh -c "{away}" </dev/null >/dev/null 2>&1 & sleep 0.1')
+    time.sleep(2)
+    ended = playbook("drain", SCENARIO, "-e", "drain=mail1")
+    assert ended.returncode != 0 and "proxy2" in ended.stdout and "UNREACHABLE" in ended.stdout.upper(), ended.stdout
+    wait_until("ssh is back", "proxy2", "true")
+    assert on("proxy1", FILES) == before
+
+
+def test_a_proxy_that_is_left_out_ends_the_run_before_anything() -> None:
+    before = on("proxy1", FILES)
+    ended = playbook("drain", SCENARIO, "-e", "drain=mail1", "--limit", "all:!proxy2")
+    assert ended.returncode != 0 and "proxy2 would not take part, nothing was changed" in ended.stdout, ended.stdout
+    assert on("proxy1", FILES) == before
+
+
+def test_backends_change_one_at_a_time() -> None:
+    extra = {"dovecot_extra_settings": {"mail_max_userip_connections": 23}, "roll_upgrade": True}
+    for backend in BACKENDS:
+        on(backend, NEWER_PACKAGE)
+    with under_traffic(4) as traffic:
+        said = done("roll", **extra)
+        assert "mail1, 1 of 2" in said and "mail2, 2 of 2" in said
+        for backend in BACKENDS:
+            assert "23" in on(backend, "doveconf mail_max_userip_connections")
+            assert on(backend, "dpkg-query -W -f '${Version}' dovecot-pop3d").endswith("+lab1")
+            # As the new package found it.
+            assert on(backend, "tail -n +2 /var/tmp/lab/who") == ""
+            on(backend, "rm /etc/apt/apt.conf.d/99lab")
+        assert json.loads(on("proxy1", "cat /etc/nfsmail-state"))["out"] == []
+        traffic.wait_for("appends", 10)
+    # Back to what the inventory says.
+    assert playbook("site", SCENARIO, "--tags", "backend").returncode == 0
+
+
+def test_a_backend_that_cannot_be_changed_stays_empty_and_the_next_is_not_touched() -> None:
+    before = on("mail2", "md5sum /etc/dovecot/dovecot.conf")
+    on("mail1", "chattr +i /etc/dovecot/dovecot.conf")
+    try:
+        extra = {"dovecot_extra_settings": {"mail_max_userip_connections": 24}}
+        ended = playbook("roll", SCENARIO, "-e", json.dumps(extra))
+        assert ended.returncode != 0 and "Configure Dovecot" in ended.stdout, ended.stdout
+        assert on("mail2", "md5sum /etc/dovecot/dovecot.conf") == before
+        assert json.loads(on("proxy2", "cat /etc/nfsmail-state"))["out"] == ["mail1"]
+    finally:
+        on("mail1", "chattr -i /etc/dovecot/dovecot.conf")
+        done("undrain", undrain="mail1")
+
+
+@pytest.mark.parametrize(
+    ("verb", "extra", "words"),
+    [
+        ("drain", {}, "names the backend"),
+        ("drain", {"drain": "mail7"}, "do you mean mail"),
+        ("drain", {"drain": "mail1,mail2"}, "at least one backend takes users"),
+        ("undrain", {"undrain": "nfs1"}, "the backend is in the inventory"),
+        (
+            "move_user",
+            {"move_user": "nobody@example.com", "move_to": "mail1"},
+            "move_user names users who do not exist",
+        ),
+        ("move_user", {"move_user": PINNED, "move_to": "proxy1"}, "one of mail1, mail2, or hash"),
+    ],
+)
+def test_what_would_do_harm_is_refused(verb: str, extra: dict[str, str], words: str) -> None:
+    before = [on(proxy, FILES) for proxy in PROXIES]
+    ended = playbook(verb, SCENARIO, "-e", json.dumps(extra))
+    assert ended.returncode != 0
+    assert words in ended.stdout and "nothing was changed" in ended.stdout, ended.stdout
+    assert [on(proxy, FILES) for proxy in PROXIES] == before

@@ -1,0 +1,61 @@
+# Copyright: (c) 2026, the nfsmail.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where a mailbox's files lie: ``mail_location`` of 2.3, one setting for each part in 2.4."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+
+from ..module_utils._indexes import PARTS
+from ..module_utils._indexes import read as read_parts
+
+# Gone at the next boot, and on one machine only, wherever the mail store is.
+TEMPORARY = ("/dev/shm", "/run", "/var/run", "/tmp")
+HOME = re.compile(r"(~|%h|%\{home\}|%\{userdb:home\})(/|\Z)")
+
+
+def write(driver: str, path: str, parts: Mapping[str, str], series: str) -> dict[str, str]:
+    """A location as settings of the dialect; ``parts`` by their names in 2.4, empty ones are left out."""
+    given = {name: value for name, value in parts.items() if value}
+    if series == "2.4":
+        return {"mail_driver": driver, "mail_path": path, **given}
+    behind = [f":{key}={given[name]}" for key, name in PARTS.items() if name in given]
+    return {"mail_location": f"{driver}:{path}{''.join(behind)}"}
+
+
+def read(settings: Mapping[str, str], series: str) -> dict[str, str]:
+    """The parts of a location by their names in 2.4, out of settings of the dialect; what is not written is not there."""
+    dialect = {name: value for name, value in settings.items() if (name == "mail_location") == (series == "2.3")}
+    known = ("mail_driver", "mail_path", *PARTS.values())
+    return {name: value for name, value in read_parts(dialect).items() if name in known}
+
+
+def inside(path: str, root: str) -> bool:
+    """``path`` is ``root`` or below it, by their names alone."""
+    path, root = posixpath.normpath(path), posixpath.normpath(root)
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+def place(path: str, home: str, store: str) -> str:
+    """Where a path of a location leads: ``memory``, ``nfs``, ``local``, or empty where that cannot be told.
+
+    ``home``: the users' home (``mail_home``), ``store``: the mount point of the mail store; both may be empty.
+    """
+    if path == "MEMORY":
+        return "memory"
+    match = HOME.match(path)
+    if match:
+        # mail_home itself may start with a variable: then nothing is known.
+        path = f"{home}/{path[match.end() :]}" if home else ""
+    fixed = re.split(r"[%{]", path)[0]
+    if not fixed.startswith("/"):
+        return ""
+    if any(inside(fixed, folder) for folder in TEMPORARY):
+        return "local"
+    if not store:
+        return ""
+    return "nfs" if inside(fixed, store) else "local"
