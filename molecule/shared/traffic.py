@@ -43,6 +43,8 @@ OUT = re.compile(
     r"^(\d+\.\d+) .*?(?:imap|pop3)\(([^)]*)\)<\d+><([^>]*)>: (?:Info: )?(?:Disconnected|Logged out|Connection closed)"
 )
 STAMP = re.compile(r"\d+\.\d+")
+PROCESS = re.compile(r"\bmpid=(\d+)")
+KILLED = re.compile(r"^(\d+\.\d+) .*service\((?:imap|pop3)\): child (\d+) killed with signal")
 START = re.compile(r"master: .*starting up")
 MAIL = re.compile(r"^(\d+\.\d+) .*?lmtp\(([^)]*)\)<\d+><[^>]*>: .*saved mail to")
 
@@ -520,6 +522,7 @@ def overlaps(backends: Sequence[str], since: str) -> tuple[int, list[str]]:
 def spans_of(log: str) -> list[tuple[str, float, float]]:
     """Sessions and deliveries of a log: user, begin, end. A session without an end lasts until now, or until the machine died."""
     begun: dict[tuple[str, str], float] = {}
+    processes: dict[str, tuple[str, str]] = {}
     spans = []
     last = 0.0
     for line in log.splitlines():
@@ -530,10 +533,17 @@ def spans_of(log: str) -> list[tuple[str, float, float]]:
             last = float(match[0])
         if match := LOGIN.search(line):
             begun[match[2].lower(), match[3]] = float(match[1])
+            if process := PROCESS.search(line):
+                processes[process[1]] = match[2].lower(), match[3]
         elif match := OUT.search(line):
             start = begun.pop((match[2].lower(), match[3]), None)
             if start is not None:
                 spans.append((match[2].lower(), start, float(match[1])))
+        elif match := KILLED.search(line):
+            # It says nothing any more.
+            session = processes.get(match[2], ("", ""))
+            if session in begun:
+                spans.append((session[0], begun.pop(session), float(match[1])))
         elif match := MAIL.search(line):
             spans.append((match[2].lower(), float(match[1]), float(match[1])))
     return spans + [(user, start, float("inf")) for (user, _session), start in begun.items()]

@@ -9,6 +9,8 @@ This module util is PRIVATE to the collection; it can change without notice.
 
 from __future__ import annotations
 
+import socket
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,12 +71,19 @@ def lower(user: str) -> str:
     return "".join(char.lower() if "A" <= char <= "Z" else char for char in user)
 
 
-def parse_connections(text: str, ports: Sequence[int]) -> set[str]:
-    """The far ends of connections to these local ports, as C(/proc/net/tcp) and C(tcp6) write them."""
+def parse_connections(text: str, ports: Sequence[int]) -> dict[tuple[str, int], str]:
+    """Connections to these local ports, as C(/proc/net/tcp) and C(tcp6) write them: the far end, and the socket's inode."""
     wanted = {f"{port:04X}" for port in ports}
-    found = set()
+    found = {}
     for line in text.splitlines()[1:]:
         fields = line.split()
-        if len(fields) > 3 and fields[3] == ESTABLISHED and fields[1].rpartition(":")[2] in wanted:
-            found.add(fields[2])
+        if len(fields) > 9 and fields[3] == ESTABLISHED and fields[1].rpartition(":")[2] in wanted:
+            address, _, port = fields[2].rpartition(":")
+            found[_address(address), int(port, 16)] = fields[9]
     return found
+
+
+def _address(text: str) -> str:
+    """The kernel writes each four bytes as one number of its own byte order."""
+    words = [struct.pack("=I", int(text[start : start + 8], 16)) for start in range(0, len(text), 8)]
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))

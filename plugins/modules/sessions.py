@@ -43,6 +43,14 @@ options:
     type: list
     elements: int
     default: []
+  login_ports:
+    description:
+      - TCP ports where users log in. Who was sent here before the others were told may still be logging in when the module starts,
+        and is in no list of sessions yet. It waits until each such connection is a session or has ended.
+      - Not for ports with TLS, where each connection belongs to a login process to its end.
+    type: list
+    elements: int
+    default: []
   after:
     description: Seconds to wait before the first kick.
     type: int
@@ -57,6 +65,10 @@ options:
     description: Seconds that a process has to end after its kick.
     type: int
     default: 8
+  linger:
+    description: Seconds to look for sessions at least, also when there are none.
+    type: int
+    default: 0
   timeout:
     description: Seconds that all may take, O(after) not counted.
     type: int
@@ -102,6 +114,11 @@ deliveries:
   description: Connections to O(lmtp_ports) that did not end.
   type: int
   returned: always
+logins:
+  description: Far ends of connections to O(login_ports) that did not become a session.
+  type: list
+  elements: str
+  returned: always
 took_s:
   description: Seconds from the first kick to the end.
   type: float
@@ -130,25 +147,36 @@ class Doveadm:
     def sessions(self) -> list[_sessions.Session]:
         """Who is to go and still there."""
         params = self.params
+        return _sessions.chosen(self._who(), params["users"], params["shards"], params["pinned"], params["everybody"])
+
+    def _who(self) -> list[_sessions.Session]:
+        """Who is there."""
         result = _system.run([_system.find_program("doveadm") or "doveadm", "-f", "tab", "who", "-1"], 10)
         if result.rc is None:
             raise OSError(f"doveadm who: {result.err.strip()}")
         if result.rc:
             # Without a running Dovecot there is nobody to ask, and nobody is there.
             return []
-        return _sessions.chosen(
-            _sessions.parse_who(result.out), params["users"], params["shards"], params["pinned"], params["everybody"]
-        )
+        return _sessions.parse_who(result.out)
 
-    def deliveries(self) -> set[str]:
-        """Far ends of LMTP connections."""
-        found: set[str] = set()
-        if self.params["lmtp_ports"]:
-            for table in ("tcp", "tcp6"):
-                found |= _sessions.parse_connections(
-                    _system.read_text(f"/proc/net/{table}") or "", self.params["lmtp_ports"]
-                )
+    def connections(self, ports: list[int]) -> dict[tuple[str, int], str]:
+        """Far ends of connections to these ports, and their inodes."""
+        found: dict[tuple[str, int], str] = {}
+        for table in ("tcp", "tcp6") if ports else ():
+            found |= _sessions.parse_connections(_system.read_text(f"/proc/net/{table}") or "", ports)
         return found
+
+    def deliveries(self) -> set[tuple[str, int]]:
+        """Far ends of LMTP connections."""
+        return set(self.connections(self.params["lmtp_ports"]))
+
+    def logins(self) -> set[tuple[str, int]]:
+        """Far ends of connections that are no session yet."""
+        found = self.connections(self.params["login_ports"])
+        if not found:
+            return set()
+        known = {inode for one in self._who() for inode in _sockets(one.pid)}
+        return {end for end, inode in found.items() if inode not in known}
 
     def kick(self, users: list[str]) -> None:
         """All sessions of these users."""
@@ -156,15 +184,29 @@ class Doveadm:
             _system.run([_system.find_program("doveadm") or "doveadm", "kick", user], 10)
 
 
+def _sockets(pid: int) -> set[str]:
+    """Inodes of a process's sockets."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                name = os.readlink(entry.path)
+                if name.startswith("socket:["):
+                    found.add(name[len("socket:[") : -1])
+    return found
+
+
 def end(params: dict[str, Any]) -> dict[str, Any]:
     """Kick, wait, kill; what came of it."""
     doveadm = Doveadm(params)
     time.sleep(params["after"])
     start = time.monotonic()
-    before = doveadm.deliveries()
+    before, arriving = doveadm.deliveries(), doveadm.logins()
     seen: dict[tuple[str, int], float] = {}
     killed: set[str] = set()
     while True:
+        # First: whoever becomes a session meanwhile is in the list.
+        arriving &= doveadm.logins()
         there = doveadm.sessions()
         now = time.monotonic()
         fresh = [one for one in there if (one.user, one.pid) not in seen]
@@ -179,7 +221,8 @@ def end(params: dict[str, Any]) -> dict[str, Any]:
         open_now = doveadm.deliveries()
         # Whoever moves gets no mail any more; others do, unless the whole machine is to be empty.
         delivering = open_now if params["everybody"] else open_now & before
-        if (not there and not delivering) or now - start > params["timeout"]:
+        gone = not (there or delivering or arriving) and now - start >= params["linger"]
+        if gone or now - start > params["timeout"]:
             break
         time.sleep(PAUSE)
     left: dict[str, list[int]] = {}
@@ -194,6 +237,7 @@ def end(params: dict[str, Any]) -> dict[str, Any]:
         "killed": sorted(killed),
         "left": left,
         "deliveries": len(delivering),
+        "logins": [f"{address} port {port}" for address, port in sorted(arriving)],
         "took_s": round(time.monotonic() - start, 2),
     }
 
@@ -221,6 +265,7 @@ def leave_behind(params: dict[str, Any]) -> None:
 
 def main() -> None:
     """Entry point."""
+    ports: dict[str, Any] = {"type": "list", "elements": "int", "default": []}
     words: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
     module = AnsibleModule(
         argument_spec={
@@ -228,10 +273,12 @@ def main() -> None:
             "shards": words,
             "pinned": words,
             "everybody": {"type": "bool", "default": False},
-            "lmtp_ports": {"type": "list", "elements": "int", "default": []},
+            "lmtp_ports": ports,
+            "login_ports": ports,
             "detach": {"type": "bool", "default": False},
             "after": {"type": "int", "default": 0},
             "grace": {"type": "int", "default": 8},
+            "linger": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 20},
         },
         supports_check_mode=True,
@@ -239,21 +286,22 @@ def main() -> None:
     if module.check_mode:
         there = Doveadm(module.params).sessions()
         counts = {one.user: sum(other.user == one.user for other in there) for one in there}
-        module.exit_json(changed=bool(there), ended=counts, killed=[], left={}, deliveries=0, took_s=0.0)
+        module.exit_json(changed=bool(there), ended=counts, killed=[], left={}, deliveries=0, logins=[], took_s=0.0)
     if module.params["detach"]:
         leave_behind(module.params)
-        module.exit_json(changed=False, ended={}, killed=[], left={}, deliveries=0, took_s=0.0)
+        module.exit_json(changed=False, ended={}, killed=[], left={}, deliveries=0, logins=[], took_s=0.0)
     try:
         result = end(module.params)
     except (OSError, ValueError) as error:
         module.fail_json(msg=str(error))
-    if result["left"] or result["deliveries"]:
+    if result["left"] or result["deliveries"] or result["logins"]:
         people = ", ".join(
             f"{user} (process {' '.join(map(str, pids))})" for user, pids in sorted(result["left"].items())
         )
         mail = f"{result['deliveries']} LMTP connections" if result["deliveries"] else ""
+        logins = f"logins from {' and '.join(result['logins'])}" if result["logins"] else ""
         module.fail_json(
-            msg=f"still there after {result['took_s']} s: {', '.join(filter(None, (people, mail)))}. A process that does not "
+            msg=f"still there after {result['took_s']} s: {', '.join(filter(None, (people, mail, logins)))}. A process that does not "
             "end hangs on the NFS server: look at it, or power this machine off and name it in nfsmail_fenced.",
             **result,
         )

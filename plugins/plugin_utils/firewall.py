@@ -15,6 +15,8 @@ from .profile import as_list
 
 # IMAP and POP3, with TLS from the start and without; closed also while nobody listens there.
 MAIL_PORTS = (110, 143, 993, 995)
+# Where proxies log users in; a login without TLS hands its connection to the user's own process.
+PLAIN_PORTS = (110, 143)
 ALLOW = "dovecot_firewall_allow"
 SOURCE = "docs: security"
 
@@ -22,7 +24,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def firewall_plan(plan: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The ports of a backend that are closed (``ports``), but to ``ipv4`` and ``ipv6``, addresses and networks.
+    """The ports of a backend that are closed (``ports``), but to ``ipv4`` and ``ipv6``, addresses and networks; and
+    the ports where only proxies log users in (``logins``).
 
     ``plan``: the dovecot role's variables; ``proxies``, ``balancers`` and ``firewall_allow`` are let in. Errors: an entry
     that is neither an address nor a network.
@@ -33,7 +36,12 @@ def firewall_plan(plan: Mapping[str, Any]) -> dict[str, list[Any]]:
         raise NfsmailError(problems)
     four, six = by_family(given)
     ports = {*MAIL_PORTS, int(plan["lmtp_port"]), int(plan["doveadm_port"])}
-    return {"ports": sorted(ports), "ipv4": list(map(_word, four)), "ipv6": list(map(_word, six))}
+    return {
+        "ports": sorted(ports),
+        "logins": list(PLAIN_PORTS) if as_list(plan.get("proxies")) else [],
+        "ipv4": list(map(_word, four)),
+        "ipv6": list(map(_word, six)),
+    }
 
 
 def by_family(entries: Iterable[Any]) -> tuple[list[ipaddress.IPv4Network], list[ipaddress.IPv6Network]]:

@@ -15,7 +15,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
-from proofs import changed, on, places, playbook, start_playbook, verify, wait_until
+from mailflow.imap import connect
+from proofs import PASSWORD, changed, forwarded, hosts, on, places, playbook, start_playbook, verify, wait_until
 from traffic import Traffic, found_once, now, overlaps
 
 SCENARIO = "per_user"
@@ -131,6 +132,28 @@ def test_a_run_that_is_killed_half_way_puts_nobody_on_two_backends() -> None:
         done("drain", drain="mail1")
         assert all_on("mail2")
         done("undrain", undrain="mail1")
+
+
+def test_a_login_on_its_way_is_waited_for() -> None:
+    """A proxy has sent it to the old backend before it knew better, and that is slow."""
+    user = users_of("mail1")[0]
+    move = ("move_user", SCENARIO, "-e", f"move_user={user} move_to=mail2")
+    on("mail1", "pkill -STOP -x imap-login")
+    imap = connect(*forwarded("proxy1", 143), 300)
+    try:
+        imap.send(f"a LOGIN {user} {PASSWORD}\r\n".encode())
+        wait_until("the login is there", "mail1", "ss -Htn state established 'sport = :143' | grep -q .")
+        ended = playbook(*move)
+        address = hosts()["proxy1"]["nfsmail_address"]
+        assert ended.returncode != 0 and f"logins from {address} port" in ended.stdout, ended.stdout
+        on("mail1", "pkill -CONT -x imap-login")
+        ended = playbook(*move)
+        assert ended.returncode == 0, ended.stdout
+        assert user not in who("mail1")
+    finally:
+        on("mail1", "pkill -CONT -x imap-login")
+        imap.shutdown()
+        done("move_user", move_user=user, move_to="hash")
 
 
 def users_of(backend: str) -> list[str]:

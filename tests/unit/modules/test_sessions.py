@@ -48,7 +48,9 @@ def test_who_is_chosen() -> None:
 
 
 def test_connections() -> None:
-    assert _sessions.parse_connections(TCP, [24]) == {"15004D0A:A1B2"}
+    assert _sessions.parse_connections(TCP, [24]) == {("10.77.0.21", 0xA1B2): "12040"}
+    six = TCP.replace("15004D0A:A1B2", "000080FE00000000FF0050AB01000000:0001")
+    assert _sessions.parse_connections(six, [24]) == {("fe80::ab50:ff:0:1", 1): "12040"}
 
 
 class Machine:
@@ -60,6 +62,8 @@ class Machine:
         self.kicked: list[str] = []
         self.now = 0.0
         self.stubborn, self.immortal = stubborn, immortal
+        self.sockets: dict[int, set[str]] = {}
+        monkeypatch.setattr(sessions, "_sockets", lambda pid: self.sockets.get(pid, set()))
         monkeypatch.setattr(_system, "run", self.run)
         monkeypatch.setattr(_system, "read_text", lambda path: self.connections if path.endswith("/tcp") else "")
         monkeypatch.setattr(sessions.os, "kill", self.kill)
@@ -115,6 +119,38 @@ def test_mail_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch, run
     monkeypatch.setattr(machine, "sleep", lambda seconds: setattr(machine, "now", machine.now + 1))
     monkeypatch.setattr(sessions.time, "sleep", machine.sleep)
     assert "1 LMTP connections" in run_module.fail(sessions, users=["user01@example.com"], lmtp_ports=[24])["msg"]
+
+
+def test_a_login_on_its_way_is_waited_for(monkeypatch: pytest.MonkeyPatch, run_module: RunModule) -> None:
+    machine = Machine(monkeypatch)
+    result = run_module.ok(sessions, users=["user01@example.com"], login_ports=[143])
+    assert 2 <= result["took_s"] < 3
+    # That of a session that stays is known.
+    machine = Machine(monkeypatch)
+    machine.sockets = {102: {"12041"}}
+    assert run_module.ok(sessions, users=["user01@example.com"], login_ports=[143])["took_s"] < 1
+
+
+def test_a_login_that_does_not_come_to_an_end_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, run_module: RunModule
+) -> None:
+    machine = Machine(monkeypatch)
+    monkeypatch.setattr(sessions.time, "sleep", lambda seconds: setattr(machine, "now", machine.now + 0.5))
+    result = run_module.fail(sessions, users=["user01@example.com"], login_ports=[143])
+    assert "still there after 20.5 s: logins from 10.77.0.21 port 41395. " in result["msg"]
+
+
+def test_whoever_comes_late_is_sent_away(monkeypatch: pytest.MonkeyPatch, run_module: RunModule) -> None:
+    machine = Machine(monkeypatch)
+
+    def late(seconds: float) -> None:
+        Machine.sleep(machine, seconds)
+        if 5 < machine.now < 5.2:
+            machine.there[103] = "user01@example.com"
+
+    monkeypatch.setattr(sessions.time, "sleep", late)
+    result = run_module.ok(sessions, users=["user01@example.com"], linger=10)
+    assert list(machine.there) == [102] and 10 <= result["took_s"] < 11 and result["ended"]["user01@example.com"] >= 2
 
 
 def test_check_mode_tells_and_ends_nothing(monkeypatch: pytest.MonkeyPatch, run_module: RunModule) -> None:
