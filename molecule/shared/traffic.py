@@ -439,7 +439,8 @@ class Sender:
             self.ledger.added(message, True)
             self.ledger.note("deliveries", user, token)
             return True
-        doubt = reply.after_data and NOT_KNOWN.search(reply.text)
+        # A proxy that is stopped says 421 of a message that a backend may have by then.
+        doubt = reply.after_data and (reply.code == 421 or NOT_KNOWN.search(reply.text))
         self.ledger.added(message, None if doubt else False)
         self.ledger.note("deliveries without answer" if doubt else "deliveries put off", user, token, str(reply))
         if not 400 <= reply.code < 500:

@@ -92,8 +92,8 @@ def problems(
     return found
 
 
-def entries(plan: Mapping[str, Any], secret: str) -> list[Entry]:
-    """What stands in the file of a proxy in place of the shard map. ``secret``: the password that backends know."""
+def entries(plan: Mapping[str, Any], told: Mapping[str, str]) -> list[Entry]:
+    """What stands in the file of a proxy in place of the shard map. ``told``: fields that say how backends are spoken to."""
     backends = parse_backends(plan["backends"])
     wrong = problems("director", str(plan["version"]), plan["proxies"], backends, plan.get("overrides"))
     if wrong:
@@ -103,7 +103,7 @@ def entries(plan: Mapping[str, Any], secret: str) -> list[Entry]:
     lookups = ["lmtp", "doveadm"] if "lmtp" in plan["protocols"] else ["doveadm"]
     route = (
         Entry("args", "proxy=y nopassword=y"),
-        Entry("override_fields", f"pass={secret}"),
+        Entry("override_fields", " ".join(f"{field}={value}" for field, value in told.items())),
         Entry("skip", "unauthenticated"),
     )
     return [

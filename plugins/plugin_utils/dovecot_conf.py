@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
+from itertools import starmap
 from typing import Any
 
 from ..module_utils._indexes import WORDS
@@ -123,6 +124,7 @@ def _proxy(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
         *_head(plan, profile.series),
         Entry("lmtp_proxy", "yes", "Hand each recipient's message to the recipient's own backend."),
         *_tls(plan, profile.series, TLS_VARIABLES["proxy"]),
+        *_backend_tls(plan, profile.series),
         *_balancers(plan),
         *_proxy_auth(plan, profile.series),
         *_proxy_services(plan, profile.dovecot_version),
@@ -236,6 +238,23 @@ def _tls(plan: Mapping[str, Any], series: str, variable: str) -> list[Entry]:
     return [*lines, Entry("ssl_server_cert_file", cert), Entry("ssl_server_key_file", key)]
 
 
+def _backend_tls(plan: Mapping[str, Any], series: str) -> list[Entry]:
+    ca, why = str(plan.get("backend_ca") or ""), "Whose word on the backends' certificates counts."
+    if not ca:
+        return []
+    entry = Entry("ssl_client_ca_file", ca, why)
+    if series == "2.4":
+        return [entry]
+    # Logins look at the server's own setting for that (2.3: login-proxy.c), which is for clients' certificates, and wants CRLs.
+    return [entry, Entry("ssl_ca", f"<{ca}", "For logins the same."), Entry("ssl_require_crl", "no")]
+
+
+def backend_fields(plan: Mapping[str, Any], secret: str) -> dict[str, str]:
+    """What a proxy says to any backend: the cluster's own password, inside TLS where a CA is given."""
+    # The word starttls alone means that the certificate is checked, against the address that the proxy connects to.
+    return {"pass": secret, **({"starttls": "yes"} if plan.get("backend_ca") else {})}
+
+
 def _users_passdb(path: str, series: str, **more: str) -> Entry:
     extra = [Entry(name, value) for name, value in more.items()]
     if series == "2.3":
@@ -331,26 +350,26 @@ def _backend_services(plan: Mapping[str, Any]) -> list[Entry]:
 
 
 def _proxy_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
-    secret = _secret("nfsmail_proxy_password", plan["proxy_password"])
+    told = backend_fields(plan, _secret("nfsmail_proxy_password", plan["proxy_password"]))
     path = str(plan["users_file"])
     users = _users_passdb(path, series, result_success="continue-ok")
     if plan.get("mode") == "director":
-        routes = director.entries(plan, secret)
+        routes = director.entries(plan, told)
     else:
         moving, overrides, shards = (str(plan[f"{name}_file"]) for name in ("moving", "overrides", "shards"))
         routes = [
-            _route("moving-users", "{user}", moving, secret, series, "Users on the way to another backend.", SERVICE),
-            _route("overrides", "{user}", overrides, secret, series, "Users pinned to a backend."),
+            _route("moving-users", "{user}", moving, told, series, "Users on the way to another backend.", SERVICE),
+            _route("overrides", "{user}", overrides, told, series, "Users pinned to a backend."),
             _route(
                 "moving-shards",
                 "{shard}",
                 moving,
-                secret,
+                told,
                 series,
                 "Shards on the way to another backend.",
                 SHARD_SERVICE,
             ),
-            _route("shards", "{shard}", shards, secret, series, "Everybody else: the shard's backend."),
+            _route("shards", "{shard}", shards, told, series, "Everybody else: the shard's backend."),
         ]
         if series == "2.4":
             # Both are asked, as noauthenticate ends no search: the last that knows the user decides.
@@ -363,7 +382,13 @@ def _proxy_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
 
 
 def _route(
-    name: str, key: str, path: str, secret: str, series: str, why: str, prefix: Mapping[str, str] | None = None
+    name: str,
+    key: str,
+    path: str,
+    told: Mapping[str, str],
+    series: str,
+    why: str,
+    prefix: Mapping[str, str] | None = None,
 ) -> Entry:
     username = (prefix or {}).get(series, "") + translate(name, key, series)
     # Reached only by users whom the first passdb has accepted; the backend gets the cluster's password.
@@ -374,12 +399,12 @@ def _route(
             (
                 Entry("driver", "passwd-file"),
                 Entry("args", f"username_format={username} {path}"),
-                Entry("override_fields", f"pass={secret}"),
+                Entry("override_fields", " ".join(f"{field}={value}" for field, value in told.items())),
                 skip,
             ),
             why,
         )
-    fields = Entry("fields", (Entry("noauthenticate", "yes"), Entry("pass", secret)))
+    fields = Entry("fields", (Entry("noauthenticate", "yes"), *starmap(Entry, told.items())))
     return Entry(
         f"passdb {name}",
         (

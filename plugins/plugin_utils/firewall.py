@@ -25,7 +25,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def firewall_plan(plan: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The ports of a backend that are closed (``ports``), but to ``ipv4`` and ``ipv6``, addresses and networks; and
-    the ports where only proxies log users in (``logins``).
+    the ports where proxies log users in without TLS (``logins``).
 
     ``plan``: the dovecot role's variables; ``proxies``, ``balancers`` and ``firewall_allow`` are let in. Errors: an entry
     that is neither an address nor a network.
@@ -36,9 +36,10 @@ def firewall_plan(plan: Mapping[str, Any]) -> dict[str, list[Any]]:
         raise NfsmailError(problems)
     four, six = by_family(given)
     ports = {*MAIL_PORTS, int(plan["lmtp_port"]), int(plan["doveadm_port"])}
+    plain = as_list(plan.get("proxies")) and not plan.get("backend_ca")
     return {
         "ports": sorted(ports),
-        "logins": list(PLAIN_PORTS) if as_list(plan.get("proxies")) else [],
+        "logins": list(PLAIN_PORTS) if plain else [],
         "ipv4": list(map(_word, four)),
         "ipv6": list(map(_word, six)),
     }

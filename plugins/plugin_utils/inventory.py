@@ -96,6 +96,7 @@ def inventory_problems(
     problems += _extra_settings(profile, variables, members, values or {})
     problems += _modes(variables, members, values or {})
     problems += _firewall(variables, members, values or {})
+    problems += _backend_tls(variables, members, values or {})
     problems += scraper_problems(variables.get("nfsmail_metrics_scrapers"))
     for own in (values or {"": {}}).values():
         problems += range_problems({**variables, **own})
@@ -419,6 +420,32 @@ def _firewall(
                 f"leave it out, or name in {ALLOW} who is let in",
                 "docs: security",
             )
+
+
+def _backend_tls(
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Problem]:
+    """Proxies speak TLS with backends that do."""
+    ca = str(variables.get("nfsmail_backend_ca") or "")
+    if not ca:
+        return
+    if not re.match(r"/[^\s]+\Z", ca):
+        yield Problem("nfsmail_backend_ca", ca, "an absolute path without blanks", "correct it", "docs: security")
+    plain = [
+        str(backend["name"])
+        for backend in members.get("mail_backends", ())
+        if str(values.get(str(backend["name"]), {}).get("dovecot_ssl")) == "no"
+    ]
+    if plain:
+        yield Problem(
+            "nfsmail_backend_ca",
+            ca,
+            f"proxies check the backends' certificates; dovecot_ssl is no on {', '.join(plain)}",
+            "set dovecot_ssl to yes there, or leave nfsmail_backend_ca empty",
+            "docs: security",
+        )
 
 
 def _topology(
