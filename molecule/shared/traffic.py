@@ -307,6 +307,8 @@ class Client:
                     del view.flags[uid]
             view.top = max(view.top, *listed)
         seen = [Seen(uid, view.subjects[uid], flags) for uid, flags in view.flags.items()]
+        with self.ledger.lock:
+            self.ledger.counts["looks"] += 1
         self.ledger.looked(self.user, box, seen, asked, self.who)
 
     def _do(self, what: str, token: str, command: Callable[[], Answer]) -> bool | None:

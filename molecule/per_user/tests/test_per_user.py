@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import imaplib
+import json
 import poplib
 import ssl
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +23,20 @@ from mailflow import shard_of, writers
 from mailflow.compare import is_delivered
 from mailflow.imap import ImapSession
 from mailflow.lmtp import LmtpClient
-from proofs import PASSWORD, forwarded, mail_through, on, places, playbook, store_files, variables, verified, wait_until
+from proofs import (
+    BIN,
+    PASSWORD,
+    changed,
+    forwarded,
+    mail_through,
+    on,
+    places,
+    playbook,
+    store_files,
+    variables,
+    verified,
+    wait_until,
+)
 
 SCENARIO = "per_user"
 # The first of each pair is Debian 12 with Dovecot 2.3, the second Debian 13 with 2.4.
@@ -270,6 +285,57 @@ def test_secrets_are_for_their_readers_only() -> None:
         assert on(proxy, "stat -c %a:%U:%G /etc/dovecot/nfsmail-users").strip() == "640:root:dovecot"
     for machine in (*BACKENDS, *PROXIES):
         assert "lab-proxy-secret" not in on(machine, "journalctl -b --no-pager; ps axww")
+
+
+# Looks for words in every process's arguments and environment until it is told to end; it has them from a file itself.
+WATCH = """
+cat >/root/words <<'EOF'
+{words}
+EOF
+rm -f /root/seen /root/enough
+setsid sh -c 'until [ -e /root/enough ]; do
+  grep -laFf /root/words /proc/[0-9]*/cmdline /proc/[0-9]*/environ >>/root/seen 2>/dev/null; sleep 0.1; done' </dev/null >/dev/null 2>&1 &
+"""
+
+
+def test_secrets_from_a_vault_are_told_to_nobody(tmp_path: Path) -> None:
+    """The most that Ansible says of a run that would change the cluster's passwords, and what the machines' ps would show."""
+    secrets = {
+        "nfsmail_proxy_password": "vault-proxy-secret-0123456789",
+        "nfsmail_doveadm_password": "vault-doveadm-secret-0123456789",
+    }
+    (tmp_path / "word").write_text("open sesame\n", encoding="utf-8")
+    (tmp_path / "vault.yml").write_text(json.dumps(secrets), encoding="utf-8")
+    word = f"--vault-password-file={tmp_path / 'word'}"
+    subprocess.run([BIN / "ansible-vault", "encrypt", word, tmp_path / "vault.yml"], check=True, capture_output=True)
+    assert "vault-proxy-secret" not in (tmp_path / "vault.yml").read_text(encoding="utf-8")
+    words = [*secrets.values(), *(str(variables(SCENARIO)[name]) for name in secrets)]
+    machines = (BACKENDS[0], PROXIES[0])
+    for machine in machines:
+        on(machine, WATCH.format(words="\n".join(words)))
+    try:
+        extra = ("--check", "--diff", "-vvv", "--tags", "backend,proxy", "-e", f"@{tmp_path / 'vault.yml'}", word)
+        done = playbook("site", SCENARIO, *extra)
+    finally:
+        for machine in machines:
+            on(machine, "touch /root/enough; rm -f /root/words")
+    would = changed(done)
+    assert would["mail1"] and would["mail2"] and would["proxy1"] and would["proxy2"], would
+    assert not [word for word in words if word in done.stdout]
+    for machine in machines:
+        assert on(machine, "cat /root/seen") == "", machine
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_nobody_else_mounts_the_store(proxy: str) -> None:
+    for source in ("/srv/mail", "/srv", "/"):
+        said = on(
+            proxy,
+            f"timeout 90 mount -t nfs -o vers=3,proto=tcp,retry=0,nolock 10.77.0.1:{source} /mnt 2>&1",
+            check=False,
+        )
+        assert "access denied" in said, said
+    assert "nfs" not in on(proxy, "grep ' /mnt ' /proc/mounts", check=False)
 
 
 def test_two_machines_with_one_host_name_are_refused() -> None:
