@@ -39,11 +39,11 @@ def playbook(name: str, scenario: str, *arguments: str, show: bool = False) -> s
 def start_playbook(
     name: str, scenario: str, *arguments: str, output: int | None = subprocess.DEVNULL
 ) -> subprocess.Popen[str]:
-    """Start such a run, and do not wait for it."""
+    """Start such a run, and do not wait for it. Without a scenario the machines' names are all that is known."""
     command = [
         str(BIN / "ansible-playbook"),
         f"--inventory={LAB / 'inventory.yml'}",
-        f"--inventory={ROOT / 'molecule' / scenario / 'inventory'}",
+        *((f"--inventory={ROOT / 'molecule' / scenario / 'inventory'}",) if scenario else ()),
         str(ROOT / "playbooks" / f"{name}.yml"),
         *arguments,
     ]
