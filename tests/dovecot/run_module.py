@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The nfsmail.cluster authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs within a container: the module index_move with parameters from standard input, killed where the test says so."""
+"""Runs within a container: a module with parameters from standard input, killed where the test says so."""
 
 import importlib
 import json
@@ -30,9 +30,9 @@ def die_at(place, count):
 
 
 def main():
-    """Read {args, check, die}; the module prints its result."""
+    """Read {name, args, check, die}; the module prints its result."""
     job = json.load(sys.stdin)
-    module = importlib.import_module(f"{HOME}.modules.index_move")
+    module = importlib.import_module(f"{HOME}.modules.{job['name']}")
     if job["die"]:
         die_at(*job["die"])
     with patch_module_args({**job["args"], "_ansible_check_mode": job["check"]}):

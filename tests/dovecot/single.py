@@ -94,7 +94,7 @@ class Single:
             "index_location": "local" if index else "nfs",
         }
         more = {"proxies": [], "doveadm_password": "", "index_path": index or LOCAL}
-        return backend(self.version, profile, ssl="no", protocols=["imap"], **more)
+        return backend(self.version, profile, ssl="no", protocols=["imap", "lmtp"], **more)
 
     def configure(self, index: str, then: str = "true") -> None:
         """Replace the configuration in one step, as the role does; then run a command."""
@@ -113,7 +113,18 @@ class Single:
     ) -> dict[str, Any]:
         """Run the module after a command; its result, empty when it was killed."""
         args = {"action": action, "location": mail_location(self.plan(index)), "uid": 5000, "gid": 5001, **more}
-        job = json.dumps({"args": args, "check": check, "die": die})
+        return self.run("index_move", args, check, die, first)
+
+    def run(
+        self,
+        name: str,
+        args: dict[str, Any],
+        check: bool = False,
+        die: tuple[str, int] | None = None,
+        first: str = "true",
+    ) -> dict[str, Any]:
+        """Run any module of the collection."""
+        job = json.dumps({"name": name, "args": args, "check": check, "die": die})
         script = f"{first}; PYTHONPATH=/library exec python3 /tests/run_module.py"
         done = self._docker("exec", "-i", self.name, "bash", "-c", script, text=job)
         assert done.stdout or die, done.stderr
