@@ -469,6 +469,9 @@ def where_to_look(cluster: Cluster) -> str:
         )
 
     said = everywhere(cluster.machines, read)
+    # Lock files, how old, and whose: process and machine.
+    locks = f"find {STORE} -name '*.lock' -printf '%p %Ts ' -exec cat {{}} \\; -printf '\\n'; date +%s"
+    said["lock files"] = on(SERVER, locks, check=False)
     return "\n".join(f"---- {machine}\n{text}" for machine, text in said.items())
 
 

@@ -16,7 +16,7 @@ author:
 description:
   - Runs a fixed piece of work on a backend as one user, and reads the kernel's NFS counters before and after each step. Sessions are
     started with C(doveadm exec imap), so no password is needed; mail comes in by LMTP.
-  - The user's INBOX is emptied first. Use one that was made for this.
+  - Messages are added to the user's INBOX or expunged, until O(messages) are there. Use one that was made for this.
   - Whatever else uses the mount meanwhile is counted too; C(noise) tells how much that was before the work began.
 options:
   user:
@@ -28,7 +28,7 @@ options:
     type: path
     required: true
   runs:
-    description: Sessions with cold caches, and as many with warm ones, 1 or more.
+    description: Sessions of each kind, 1 or more.
     type: int
     default: 5
   messages:
@@ -47,10 +47,12 @@ options:
     description: The port of it.
     type: int
     default: 24
-  cold:
-    description: Whether there are sessions with cold caches. These drop all caches of the machine (C(vm.drop_caches=3)).
-    type: bool
-    default: true
+  caches:
+    description: Kinds of sessions. For V(cold) ones all caches of the machine are dropped (C(vm.drop_caches=3)).
+    type: list
+    elements: str
+    choices: [cold, warm]
+    default: [cold, warm]
 attributes:
   check_mode:
     support: none
@@ -105,6 +107,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 STEPS = ("log in", "select", "fetch new", "set flags", "idle and be told", "append", "copy", "expunge", "log out")
+KINDS = ["cold", "warm"]
 NEW = 5
 TIMEOUT = 120.0
 OTHER = "nfsmail-bench"
@@ -173,25 +176,18 @@ class Work:
             _ok(imap.store("1:*", "+FLAGS.SILENT", "(\\Deleted)"))
             _ok(imap.expunge())
 
-    def prepare(self) -> None:
-        """An INBOX with old messages, and another mailbox."""
+    def refresh(self) -> None:
+        """As many old messages as always, and some new ones."""
         imap = self.connect()
         imap.create(OTHER)  # NO where it is there already
-        self.empty(imap, OTHER)
-        self.empty(imap, "INBOX")
-        for _ in range(self.params["messages"]):
-            _ok(imap.append("INBOX", "(\\Seen)", "", self.message()))
-        imap.logout()
-
-    def refresh(self) -> None:
-        """As it was before the first session: new mail is there, and as much in all."""
-        imap = self.connect()
         self.empty(imap, OTHER)
         _ok(imap.select("INBOX"))
         surplus = len(_ok(imap.search(None, "ALL"))[0].split()) + NEW - self.params["messages"]
         if surplus > 0:
             _ok(imap.store(f"1:{surplus}", "+FLAGS.SILENT", "(\\Deleted)"))
             _ok(imap.expunge())
+        for _ in range(-surplus):
+            _ok(imap.append("INBOX", "(\\Seen)", "", self.message()))
         imap.logout()
         for _ in range(NEW):
             self.deliver()
@@ -268,7 +264,7 @@ def main() -> None:
             "seed": {"type": "int", "default": 1},
             "lmtp_host": {"type": "str", "default": "127.0.0.1"},
             "lmtp_port": {"type": "int", "default": 24},
-            "cold": {"type": "bool", "default": True},
+            "caches": {"type": "list", "elements": "str", "choices": KINDS, "default": KINDS},
         },
     )
     params = module.params
@@ -279,12 +275,11 @@ def main() -> None:
         before = work.meter.read()
         time.sleep(2)
         noise = sum(work.meter.read().since(before).calls.values())
-        work.prepare()
         sessions = []
-        for cold in (True, False) if params["cold"] else (False,):
+        for kind in params["caches"]:
             for _ in range(params["runs"]):
                 work.refresh()
-                sessions.append(work.session(cold))
+                sessions.append(work.session(kind == "cold"))
         deliveries = [work.delivery() for _ in range(params["runs"])]
     except (OSError, imaplib.IMAP4.error, smtplib.SMTPException, ValueError) as error:
         module.fail_json(msg=f"the work did not come to its end: {error}")

@@ -24,7 +24,7 @@ def single(request: pytest.FixtureRequest) -> Iterator[Single]:
 @pytest.mark.parametrize("format", ["maildir", "mdbox"])
 def test_the_same_work_each_time(single: Single, format: str) -> None:
     single.fresh(format)
-    args = {"user": USERS[0], "store": "/srv/mail", "runs": 2, "messages": 12, "cold": False}
+    args = {"user": USERS[0], "store": "/srv/mail", "runs": 2, "messages": 12, "caches": ["warm"]}
     result = single.run("rpc_bill", args, first=f"doveadm stop; {START}")
     assert result.get("changed"), result
     assert (result["nfs"], result["noise"], len(result["sessions"]), len(result["deliveries"])) == (False, 0, 2, 2)
@@ -39,5 +39,5 @@ def test_the_same_work_each_time(single: Single, format: str) -> None:
 
 def test_a_user_who_does_not_exist(single: Single) -> None:
     single.fresh("maildir")
-    result = single.run("rpc_bill", {"user": "nobody@example.com", "store": "/srv/mail", "cold": False})
+    result = single.run("rpc_bill", {"user": "nobody@example.com", "store": "/srv/mail", "caches": ["warm"]})
     assert result["failed"] and "the work did not come to its end" in result["msg"], result

@@ -18,6 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
+from faults import Cluster, where_to_look
 from mailflow import Config, run
 from mailflow.imap import ImapSession
 from mailflow.samples import SampleSet, find_samples
@@ -224,6 +225,14 @@ def moved_with_indexes(step: Step) -> None:
 
 def drained_and_back(step: Step) -> None:
     """While clients work: the backend that has most of them is emptied, and nothing of theirs is lost."""
+    try:
+        emptied_and_filled(step)
+    except AssertionError as error:
+        cluster = Cluster(step.backends, (step.imap,), "")
+        raise AssertionError(f"{error}\n{where_to_look(cluster)}") from error
+
+
+def emptied_and_filled(step: Step) -> None:
     some = sorted(USERS)[:6]
     with Traffic((step.imap,), some, 1) as traffic:
         traffic.wait_for("appends", 2 * len(some))

@@ -221,7 +221,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 STANDARD = {
     *("__future__", "ast", "base64", "bisect", "collections", "dataclasses", "difflib", "functools", "hashlib"),
-    "ipaddress",
+    *("ipaddress", "statistics"),
     *("math", "operator", "pathlib", "posixpath", "re", "typing", "itertools", "json", "textwrap", "html", "urllib"),
 }
 
