@@ -34,6 +34,12 @@ faults: ## Break the lab's cluster in every way under live traffic, in every cel
 	@NFSMAIL_FAULTS=all tools/test molecule-faults
 	@cat .work/faults.txt
 
+.PHONY: bench
+bench: ## Count the NFS calls of every cell on the lab, and draw them; CELL=random for a part (an hour)
+	@tools/setup base lab
+	@tools/lab up
+	@tools/bench $(CELL)
+
 .PHONY: fuzz
 fuzz: ## Feed the brain with nonsense, SECONDS (300) for each of five targets: nothing but our own errors
 	@tools/setup base

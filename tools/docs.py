@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ansible" / "collections"))  # tools/setup makes it
 
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils import alerts, wiki2012
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import alerts, bench, wiki2012
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.audit import AUDIT_CHECKS, MILDER
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.catalogue import SETTINGS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import CHECKS
@@ -334,6 +334,32 @@ def files() -> Mapping[Path, str]:
     }
 
 
+def measured() -> list[dict[str, Any]]:
+    """What `make bench` has left."""
+    path = ROOT / "docs" / "performance.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
+
+
+def bench_ours() -> str:
+    """Every cell of the matrix."""
+    cells = [cell for cell in measured() if not cell["name"].startswith(("delay", "others"))]
+    return "".join(f"{line}\n" for line in bench.table(cells))
+
+
+def bench_others() -> str:
+    """Other people's settings beside ours."""
+    ours = ("per_user, maildir, indexes nfs, NFSv3, ours", "random, maildir, indexes nfs, NFSv3, ours")
+    cells = [cell for cell in measured() if cell["name"].startswith("others") or cell["name"] in ours]
+    return "".join(f"{line}\n" for line in bench.table(cells))
+
+
+def bench_delays() -> str:
+    """What a delay adds to a session, by its calls."""
+    head = ("", "calls of a warm session", *(f"{delay:g} ms" for delay in bench.DELAYS_MS))
+    cells = [cell for cell in measured() if cell["nfs"] and cell["name"].endswith("NFSv3, ours")]
+    return table(head, bench.predictions(cells))
+
+
 def written(name: str) -> str:
     """The text between a pair of marks; ``variables:ROLE`` and the like have an argument."""
     kind, _, argument = name.partition(":")
@@ -345,6 +371,7 @@ def written(name: str) -> str:
         **{"by-topology": by_topology, "settings-found": settings_found, "dialects": dialects},
         **{"since-2012": since_2012, "left-out": left_out},
         **{"metrics-dovecot": counters, "metrics-own": gauges, "metrics-alerts": alert_table},
+        **{"bench-ours": bench_ours, "bench-others": bench_others, "bench-delays": bench_delays},
         **{"audit-checks": audit_checks, "audit-levels": audit_levels},
     }
     return rules(argument) if kind == "rules" else parts[kind]()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -114,6 +114,8 @@ def session_cost(session: Mapping[str, Any]) -> dict[str, Any]:
 
 def bills(cell: Mapping[str, Any]) -> dict[str, Bill]:
     """The bills of a cell: ``cold`` and ``warm`` sessions, ``delivery``; what was not measured is left out."""
+    if "bills" in cell:
+        return {kind: Bill(**one) for kind, one in cell["bills"].items()}
     sessions = list(cell["sessions"])
     found = {
         "cold": bill([session_cost(one) for one in sessions if one["cold"]]),
@@ -130,6 +132,13 @@ def step_calls(cell: Mapping[str, Any], cold: bool) -> dict[str, float]:
         step: median(sum(one["steps"][step]["calls"].values()) for one in sessions)
         for step in (sessions[0]["steps"] if sessions else ())
     }
+
+
+def summary(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell with its bills in place of every single count; fit for a file that is kept."""
+    steps = {kind: step_calls(cell, kind == "cold") for kind in ("cold", "warm")}
+    found = {kind: asdict(one) for kind, one in bills(cell).items()}
+    return {"name": cell["name"], "noise": cell["noise"], "nfs": cell["nfs"], "bills": found, "steps": steps}
 
 
 def merged(cells: Iterable[Mapping[str, Any]], parts: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:

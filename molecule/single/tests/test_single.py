@@ -46,6 +46,22 @@ def _mount_is_as_asked(backend: str) -> None:
         assert option in line, line
 
 
+def test_the_nfs_calls_of_a_session_are_counted(tmp_path: Path) -> None:
+    """By bench.yml; what a session with warm caches asks of the server is less than with cold ones."""
+    path = tmp_path / "bench.json"
+    extra = {"bench_user": "user10@example.com", "bench_runs": 1, "bench_file": str(path), "bench_name": "now"}
+    done = playbook("bench", SCENARIO, "-e", json.dumps(extra))
+    assert done.returncode == 0, done.stdout
+    assert "1 of 2 sessions" in done.stdout and "| now | " in done.stdout, done.stdout
+    cells = json.loads(path.read_text(encoding="utf-8"))
+    cold, warm = (sum(sum(step["calls"].values()) for step in one["steps"].values()) for one in cells[0]["sessions"])
+    print(f"{cold} calls cold, {warm} warm")
+    assert cells[0]["nfs"] and cold > warm > 50 and len(cells[0]["deliveries"]) == 2
+    assert "<h2>now</h2>" in path.with_suffix(".html").read_text(encoding="utf-8")
+    refused = playbook("bench", SCENARIO)
+    assert refused.returncode != 0 and "names a user whose mail may be deleted" in refused.stdout, refused.stdout
+
+
 def test_nfsv4_needs_no_lockd() -> None:
     assert code("mail1", "test -e /etc/nfs.conf.d/nfsmail-lockd.conf") == 1
     assert on("nfs1", "cat /proc/fs/nfsd/versions").split()[0] == "-3"

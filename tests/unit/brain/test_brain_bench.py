@@ -42,6 +42,12 @@ def test_medians_and_spreads() -> None:
     assert bench.step_calls(CELL, False) == {"select": 6, "append": 1}
 
 
+def test_a_summary_tells_the_same() -> None:
+    short = bench.summary(CELL)
+    assert bench.bills(short) == bench.bills(CELL) and short["steps"]["warm"] == {"select": 6, "append": 1}
+    assert bench.table([short]) == bench.table([CELL]) and bench.page([short]) == bench.page([CELL])
+
+
 def test_a_session_takes_longer_by_each_call() -> None:
     assert bench.bills(CELL)["warm"].predicted(1.0) == pytest.approx(0.507)
     assert bench.predictions([CELL]) == [["ours", "7", "+0.00", "+0.01", "+0.01"]]
