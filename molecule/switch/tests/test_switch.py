@@ -249,7 +249,9 @@ def emptied_and_filled(step: Step) -> None:
         assert set(changed(site).values()) == {0}, site.stdout
         done = playbook("undrain", "per_user", *step.arguments, "-e", f"undrain={busy}")
         assert done.returncode == 0, done.stdout
-        wait_until("somebody is back", busy, "doveadm who -1 | grep -q imap")
+        # With random whoever is logged in stays, and new connections come here again.
+        with ImapSession(*forwarded(step.imap, 143), some[0], PASSWORD):
+            wait_until("somebody is back", busy, "doveadm who -1 | grep -q imap")
         if step.director:
             home = directors_places(step, some)[some[0]]
             other = next(backend for backend in step.backends if backend != home)
