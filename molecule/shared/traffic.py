@@ -126,7 +126,7 @@ class Traffic:
                 told = "; ".join(f"{key}: {pair}" for key, pair in sorted(odd.items()) if pair[0] != pair[1])
                 self.ledger.problem(f"{user}: two sessions disagree: {told}")
 
-    def wait_for(self, what: str, times: int, seconds: float = 120.0) -> None:
+    def wait_for(self, what: str, times: int, seconds: float = 300.0) -> None:
         """Until something has happened so often from now on."""
         wanted = self.ledger.counts[what] + times
         self._wait(lambda: self.ledger.counts[what] >= wanted, f"{what} {times} times", seconds)
