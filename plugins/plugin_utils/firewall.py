@@ -17,6 +17,8 @@ from .profile import as_list
 MAIL_PORTS = (110, 143, 993, 995)
 # Where proxies log users in; a login without TLS hands its connection to the user's own process.
 PLAIN_PORTS = (110, 143)
+# What of a plan the packet filter shows.
+SHOWN = ("ports", "ipv4", "ipv6")
 ALLOW = "dovecot_firewall_allow"
 SOURCE = "docs: security"
 

@@ -17,6 +17,7 @@ from ..module_utils._exports import judge as judge_exports
 from ..module_utils._mounts import differences
 from .dialect import from_doveconf
 from .errors import NfsmailError, Problem
+from .firewall import SHOWN
 from .inventory import hostname_problems
 from .log_signs import SIGNS
 from .matrix import Finding, kernel_settings, mount_options, plan_findings, settings, written_findings
@@ -411,7 +412,7 @@ def _packet_filter(host: str, plan: Mapping[str, Any], state: State) -> Iterator
         return
     wrong = [
         f"{name} {' '.join(map(str, found.get(name) or ())) or 'none'}, wanted {' '.join(map(str, wanted[name])) or 'none'}"
-        for name in wanted
+        for name in SHOWN
         if sorted(map(str, found.get(name) or ())) != sorted(map(str, wanted[name]))
     ]
     shown = f"{' '.join(map(str, wanted['ports']))} for {' '.join([*wanted['ipv4'], *wanted['ipv6']])}"

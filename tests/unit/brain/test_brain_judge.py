@@ -48,7 +48,12 @@ PLANS: dict[str, dict[str, Any]] = {
         "profile": PROFILE,
         "store": "/srv/mail",
         "mount_options": mount_options(PROFILE),
-        "firewall": {"ports": [24, 110, 143], "ipv4": ["192.0.2.21", "198.51.100.0/24"], "ipv6": []},
+        "firewall": {
+            "ports": [24, 110, 143],
+            "logins": [110, 143],
+            "ipv4": ["192.0.2.21", "198.51.100.0/24"],
+            "ipv6": [],
+        },
         "clock_server": "nfs1",
     },
     "proxy": {"kind": "proxy", "profile": PROFILE, "files": SHARED, "clock_server": "nfs1"},
