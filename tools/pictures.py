@@ -20,7 +20,7 @@ import matplotlib  # type: ignore[import-not-found]
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # type: ignore[import-not-found]
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils import bench  # type: ignore[import-not-found]
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import bench
 
 FOLDER = ROOT / "docs" / "pictures"
 # The same file for the same figures.
