@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -132,6 +133,22 @@ def test_a_run_that_is_killed_half_way_puts_nobody_on_two_backends() -> None:
         done("drain", drain="mail1")
         assert all_on("mail2")
         done("undrain", undrain="mail1")
+
+
+def test_two_runs_at_once_take_turns() -> None:
+    """Both would empty a backend, and each would send its users to the other one."""
+    with under_traffic(5):
+        first = start_playbook("drain", SCENARIO, "-e", "drain=mail1", output=subprocess.PIPE)
+        second = playbook("drain", SCENARIO, "-e", "drain=mail2")
+        said, _ = first.communicate()
+        codes = (first.returncode, second.returncode)
+        assert codes.count(0) == 1, f"{codes}\n{said}\n{second.stdout}"
+        out = BACKENDS[codes.index(0)]
+        refused = (said, second.stdout)[codes.index(0) - 1]
+        assert "at least one backend takes users" in refused and "nothing was changed" in refused, refused
+        for proxy in PROXIES:
+            assert json.loads(on(proxy, "cat /etc/nfsmail-state"))["out"] == [out]
+        done("undrain", undrain=out)
 
 
 def test_a_login_on_its_way_is_waited_for() -> None:
