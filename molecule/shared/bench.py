@@ -192,6 +192,8 @@ def isolated() -> str:
 def main(wanted: Sequence[str]) -> None:
     """Measure, one cell after the other, and keep what was measured so far."""
     chosen = [cell for cell in cells() if not wanted or any(word in cell.name for word in wanted)]
+    # A run that is ended early has what matters most.
+    chosen.sort(key=lambda cell: (cell.cache != "ours", cell.profile.get("nfs_version") == "4.2"))
     done = playbook("site", "per_user", "-e", json.dumps({"nfs_server_versions": ["3", "4.2"]}))
     assert done.returncode == 0, done.stdout
     assert USER in {user["name"] for user in variables("per_user")["nfsmail_users"]}
