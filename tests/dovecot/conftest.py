@@ -10,9 +10,13 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import series_of
+
+if TYPE_CHECKING:
+    from single import Single
 
 HERE = Path(__file__).resolve().parent
 RELEASES = {"bullseye": "2.3.13", "bookworm": "2.3.19", "trixie": "2.4.1"}
@@ -109,3 +113,15 @@ def release(request: pytest.FixtureRequest) -> Iterator[Release]:
     """Each release in turn."""
     with container(request.param, "--network=none") as found:
         yield found
+
+
+@pytest.fixture(scope="module", params=RELEASES, ids=lambda suite: RELEASES[suite])
+def single(request: pytest.FixtureRequest) -> Iterator[Single]:
+    """A backend of topology single, of each release in turn."""
+    from single import Single  # it takes names from here
+
+    found = Single(request.param)
+    try:
+        yield found
+    finally:
+        found.close()

@@ -4,22 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from conftest import RELEASES
 from single import LOCAL, OTHER, START, USERS, Single
 
 FORMATS = ("maildir", "mbox", "sdbox", "mdbox")
-
-
-@pytest.fixture(scope="module", params=RELEASES, ids=lambda suite: RELEASES[suite])
-def single(request: pytest.FixtureRequest) -> Iterator[Single]:
-    found = Single(request.param)
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 @pytest.mark.parametrize("format", FORMATS)

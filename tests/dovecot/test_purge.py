@@ -6,28 +6,17 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
 import pytest
 import yaml
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import passwd_lines
-from conftest import RELEASES
 from single import USERS, Single
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "nfsmail"
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text(encoding="utf-8"))
 VERIFY = yaml.safe_load((ROLE / "vars" / "main.yml").read_text(encoding="utf-8"))["__nfsmail_verify_unit"]
-
-
-@pytest.fixture(scope="module", params=RELEASES, ids=lambda suite: RELEASES[suite])
-def single(request: pytest.FixtureRequest) -> Iterator[Single]:
-    found = Single(request.param)
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 def unit(kind: str, **variables: str) -> str:

@@ -4,21 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from ansible_collections.nfsmail.cluster.plugins.modules.rpc_bill import NEW, STEPS
-from conftest import RELEASES
 from single import START, USERS, Single
-
-
-@pytest.fixture(scope="module", params=RELEASES, ids=lambda suite: RELEASES[suite])
-def single(request: pytest.FixtureRequest) -> Iterator[Single]:
-    found = Single(request.param)
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 @pytest.mark.parametrize("format", ["maildir", "mdbox"])
