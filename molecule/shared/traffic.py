@@ -45,7 +45,8 @@ OUT = re.compile(
 STAMP = re.compile(r"\d+\.\d+")
 PROCESS = re.compile(r"\bmpid=(\d+)")
 KILLED = re.compile(r"^(\d+\.\d+) .*service\((?:imap|pop3)\): child (\d+) killed with signal")
-START = re.compile(r"master: .*starting up")
+# Dovecot starts, or (as journalctl tells) the machine has; systemd has a word on Dovecot before that is up.
+START = re.compile(r"master: .*starting up|^-- (?:Boot|Reboot)\b|systemd\[1\]: Starting dovecot")
 MAIL = re.compile(r"^(\d+\.\d+) .*?lmtp\(([^)]*)\)<\d+><[^>]*>: .*saved mail to")
 
 

@@ -25,6 +25,14 @@ def test_a_session_without_an_end_lasts() -> None:
     assert spans_of(log(LOGIN, "x", "master: Info: Dovecot v2.3.19 starting up")) == [("a@example.com", 10.5, 11.5)]
 
 
+def test_a_machine_that_died_has_no_sessions_until_it_is_back() -> None:
+    """It may have been down for long when systemd has the first word on Dovecot again."""
+    later = "90.5 mail1 systemd[1]: Starting dovecot.service - Dovecot IMAP/POP3 email server..."
+    up = "99.5 mail1 dovecot[1]: master: Dovecot v2.3.19 starting up"
+    for lines in (["-- Boot 0123 --", later, up], [later, up]):
+        assert spans_of("\n".join([log(LOGIN, "x"), *lines])) == [("a@example.com", 10.5, 11.5)]
+
+
 def test_a_process_that_was_killed_is_an_end() -> None:
     killed = "imap: Fatal: master: service(imap): child 77 killed with signal 9"
     assert spans_of(log(LOGIN, "x", killed)) == [("a@example.com", 10.5, 12.5)]
