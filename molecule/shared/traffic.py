@@ -70,8 +70,12 @@ class View:
 class Traffic:
     """Clients at work from ``with`` to its end."""
 
-    def __init__(self, fronts: Sequence[str], users: Sequence[str], seed: int = 1, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, fronts: Sequence[str], users: Sequence[str], seed: int = 1, timeout: float = TIMEOUT, pace: float = 1.0
+    ) -> None:
         self.users = list(users)
+        # Clients that hurry keep emulated machines from everything else.
+        self.pace = pace
         # Mailboxes hold what earlier runs have left.
         self.ledger = Ledger(run=uuid.uuid4().hex[:8])
         self.fronts = list(fronts)
@@ -269,7 +273,7 @@ class Client:
                 self._look(imap, INBOX)
             if self.accepted:
                 self.round = max(self.round, wanted)
-            self.traffic.stopped(self.dice.uniform(0.2, 1.0))
+            self.traffic.stopped(self.dice.uniform(0.6, 2.4) / self.traffic.pace)
 
     def _last_view(self, imap: imaplib.IMAP4) -> None:
         last: dict[tuple[str, int], tuple[str, ...]] = {}
@@ -420,7 +424,7 @@ class Sender:
             if not self._deliver(user, token, data):
                 queue.append((user, token, data))
                 time.sleep(0.5)
-            time.sleep(self.dice.uniform(0.05, 0.3))
+            time.sleep(self.dice.uniform(0.2, 0.8) / self.traffic.pace)
 
     def _deliver(self, user: str, token: str, data: bytes) -> bool:
         """Try once; whether the message is off our hands."""

@@ -129,7 +129,7 @@ def count(name: str, fronts: tuple[str, ...], users: list[str]) -> Count:
     """Have clients work, and see what they and Dovecot say."""
     since = cursors(BACKENDS)
     start = time.monotonic()
-    with Traffic(fronts, users, 1, timeout=45.0) as traffic:
+    with Traffic(fronts, users, 1, timeout=45.0, pace=2.5) as traffic:
         # Some are so slow that they do not come so far.
         while sum(traffic.ledger.counts[what] for what in COUNTED) < COMMANDS and time.monotonic() - start < SECONDS:
             time.sleep(1)
