@@ -16,8 +16,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
-from mailflow.imap import connect
-from proofs import PASSWORD, changed, forwarded, hosts, on, places, playbook, start_playbook, verify, wait_until
+from mailflow.imap import ImapSession, connect
+from proofs import PASSWORD, changed, forwarded, on, places, playbook, start_playbook, verify, wait_until
 from traffic import Traffic, found_once, now, overlaps
 
 SCENARIO = "per_user"
@@ -152,24 +152,28 @@ def test_two_runs_at_once_take_turns() -> None:
 
 
 def test_a_login_on_its_way_is_waited_for() -> None:
-    """A proxy has sent it to the old backend before it knew better, and that is slow."""
+    """A proxy has sent it to the old backend just before it knew better, and that is slow."""
     user = users_of("mail1")[0]
-    move = ("move_user", SCENARIO, "-e", f"move_user={user} move_to=mail2")
-    on("mail1", "pkill -STOP -x imap-login")
-    imap = connect(*forwarded("proxy1", 143), 300)
+    with ImapSession(*forwarded("proxy1", 143), user, PASSWORD):
+        # All logins of the backend wait for this process.
+        on("mail1", "pkill -STOP -x auth")
+    run = start_playbook("move_user", SCENARIO, "-e", f"move_user={user} move_to=mail2", output=subprocess.PIPE)
     try:
+        lock = "/run/nfsmail-move.lock"
+        wait_until("the run has begun", "proxy1", f'grep -q ":$(stat -c %i {lock}) " /proc/locks')
+        imap = connect(*forwarded("proxy1", 143), 300)
         imap.send(f"a LOGIN {user} {PASSWORD}\r\n".encode())
+        wait_until("who moves is held", "proxy2", "grep -q delay_until /etc/dovecot/nfsmail-moving")
         wait_until("the login is there", "mail1", "ss -Htn state established 'sport = :143' | grep -q .")
-        ended = playbook(*move)
-        address = hosts()["proxy1"]["nfsmail_address"]
-        assert ended.returncode != 0 and f"logins from {address} port" in ended.stdout, ended.stdout
-        on("mail1", "pkill -CONT -x imap-login")
-        ended = playbook(*move)
-        assert ended.returncode == 0, ended.stdout
-        assert user not in who("mail1")
+        time.sleep(4)
     finally:
-        on("mail1", "pkill -CONT -x imap-login")
-        imap.shutdown()
+        on("mail1", "pkill -CONT -x auth")
+    said, _ = run.communicate()
+    imap.shutdown()
+    try:
+        assert run.returncode == 0 and "mail1: 1 sessions of 1 users ended" in said, said
+        assert user.lower() not in who("mail1")
+    finally:
         done("move_user", move_user=user, move_to="hash")
 
 
