@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proofs import BIN, LAB, ROOT, hosts, on, playbook, variables, wait_until
+from proofs import BIN, LAB, ROOT, environment, hosts, on, playbook, variables, wait_until
 
 sys.path.insert(0, str(ROOT / ".ansible" / "collections"))
 
@@ -35,17 +35,19 @@ USER = "user01@example.com"
 RUNS = int(os.environ.get("NFSMAIL_BENCH_RUNS", "5"))
 RESULTS = ROOT / "docs" / "performance.json"
 RAW = ROOT / ".work" / "bench.json"
-START = time.monotonic()
 # How long the client believes attributes: "ours" is what the matrix says.
-CACHES = {"ours": "", "actimeo=0": "actimeo=0", "noac": "noac", "actimeo=3": "actimeo=3", "actimeo=60": "actimeo=60"}
+CACHES = ("ours", "actimeo=0", "noac", "actimeo=3", "actimeo=60")
 AC = ("actimeo", "noac", "acregmin", "acregmax", "acdirmin", "acdirmax", "lookupcache")
+FOUR_YES = (
+    "mmap_disable = yes\ndotlock_use_excl = yes\nmail_fsync = always\nmail_nfs_storage = yes\nmail_nfs_index = yes\n"
+)
 PEERS = {
     "four yes settings": (
-        "mmap_disable = yes\ndotlock_use_excl = yes\nmail_fsync = always\nmail_nfs_storage = yes\nmail_nfs_index = yes\n",
+        FOUR_YES,
         "vers=3,proto=tcp,hard",
     ),
     "four yes settings, noac": (
-        "mmap_disable = yes\ndotlock_use_excl = yes\nmail_fsync = always\nmail_nfs_storage = yes\nmail_nfs_index = yes\n",
+        FOUR_YES,
         "vers=3,proto=tcp,hard,noac",
     ),
     "Dovecot's and the kernel's defaults": (
@@ -125,8 +127,8 @@ def mount_of(cell: Cell) -> str:
     if cell.mount:
         return cell.mount
     ours = [one for one in mount_options(cell.profile) if not one.startswith(("x-", "_netdev", "nofail"))]
-    if CACHES[cell.cache]:
-        ours = [one for one in ours if one.partition("=")[0] not in AC] + [CACHES[cell.cache]]
+    if cell.cache != CACHES[0]:
+        ours = [one for one in ours if one.partition("=")[0] not in AC] + [cell.cache]
     return ",".join(ours)
 
 
@@ -158,14 +160,8 @@ def measure(cell: Cell) -> dict[str, Any]:
         words["caches"] = ["warm"]
     command = [str(BIN / "ansible"), "--one-line", f"--inventory={LAB / 'inventory.yml'}", MACHINE]
     command += ["--module-name=nfsmail.cluster.rpc_bill", f"--args={json.dumps(words)}"]
-    env = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_FORCE_COLOR": "0",
-        "ANSIBLE_TIMEOUT": "180",
-    }
-    done = subprocess.run(command, cwd=ROOT, env=env, text=True, check=False, capture_output=True)
-    head, _, answer = done.stdout.partition("=> ")
+    done = subprocess.run(command, cwd=ROOT, env=environment(), text=True, check=False, capture_output=True)
+    _, _, answer = done.stdout.partition("=> ")
     if done.returncode or not answer:
         raise AssertionError(f"{cell.name}: {done.stdout}{done.stderr}")
     return dict(json.loads(answer))
@@ -205,6 +201,7 @@ def main(wanted: Sequence[str]) -> None:
     )
     print(f"[bench] {isolated()}", flush=True)
     known = json.loads(RAW.read_text(encoding="utf-8")) if RAW.exists() else []
+    RAW.parent.mkdir(exist_ok=True)
     start = time.monotonic()
     for number, cell in enumerate(chosen):
         configure(cell)

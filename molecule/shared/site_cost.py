@@ -10,7 +10,6 @@ machines are emulated. Tasks that run on the controller alone (assert, include, 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 import time
@@ -18,35 +17,30 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from proofs import BIN, LAB, ROOT
+from proofs import BIN, LAB, ROOT, environment
 
 # Nothing of these reaches a machine.
 CONTROLLER = {
-    *(
-        "assert",
-        "include_tasks",
-        "include_role",
-        "import_tasks",
-        "import_role",
-        "set_fact",
-        "debug",
-        "meta",
-        "group_by",
-    ),
-    *("add_host", "fail", "validate_argument_spec", "pause"),
+    "assert",
+    "include_tasks",
+    "include_role",
+    "import_tasks",
+    "import_role",
+    "set_fact",
+    "debug",
+    "meta",
+    "group_by",
+    "add_host",
+    "fail",
+    "validate_argument_spec",
+    "pause",
 }
 SCENARIO = "per_user"
 
 
 def run(playbook: Path) -> tuple[float, dict[str, Any]]:
     """Run a playbook; seconds, and what Ansible says of each task."""
-    env = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
-        "ANSIBLE_DEPRECATION_WARNINGS": "False",
-        "ANSIBLE_TIMEOUT": "180",
-    }
+    env = environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
     inventories = (LAB / "inventory.yml", ROOT / "molecule" / SCENARIO / "inventory")
     command = [str(BIN / "ansible-playbook"), *(f"--inventory={path}" for path in inventories), str(playbook)]
     start = time.monotonic()

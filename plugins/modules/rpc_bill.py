@@ -233,15 +233,15 @@ def idle(imap: imaplib.IMAP4, what: Callable[[], None]) -> None:
     """Wait in IDLE while something happens, until the server tells of a new message."""
     tag = imap._new_tag()
     imap.send(tag + b" IDLE\r\n")
-    while not (line := imap.readline()).startswith(b"+"):
-        if not line:
-            raise OSError("the IMAP session has ended")
+    _read_until(imap, lambda line: line.startswith(b"+"))
     what()
-    while b"EXISTS" not in (line := imap.readline()):
-        if not line:
-            raise OSError("the IMAP session has ended")
+    _read_until(imap, lambda line: b"EXISTS" in line)
     imap.send(b"DONE\r\n")
-    while not (line := imap.readline()).startswith(tag):
+    _read_until(imap, lambda line: line.startswith(tag))
+
+
+def _read_until(imap: imaplib.IMAP4, wanted: Callable[[bytes], bool]) -> None:
+    while not wanted(line := imap.readline()):
         if not line:
             raise OSError("the IMAP session has ended")
 

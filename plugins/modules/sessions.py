@@ -206,7 +206,8 @@ def end(params: dict[str, Any]) -> dict[str, Any]:
     killed: set[str] = set()
     while True:
         # First: whoever becomes a session meanwhile is in the list.
-        arriving &= doveadm.logins()
+        if arriving:
+            arriving &= doveadm.logins()
         there = doveadm.sessions()
         now = time.monotonic()
         fresh = [one for one in there if (one.user, one.pid) not in seen]
