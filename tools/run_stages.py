@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ LOGS = ROOT / ".work" / "logs"
 COLLECTIONS = ROOT / ".ansible" / "collections"
 HEARTBEAT = 60.0  # seconds between two signs of life
 LAST_LINES = 80
+# Of each failed test: this many lines of the first and the last of what it says, which may be a playbook's whole output.
+FIRST_SAID, LAST_SAID, WIDTH = 4, 12, 400
 # What the first lane does, with a lab for itself, so that both lanes take about as long.
 FIRST = {"per_user", "faults"}
 SECOND_LAB = ".lab/second"
@@ -226,6 +229,18 @@ def run(stage: Stage) -> None:
         say("\n".join([f"---- the end of {log.relative_to(ROOT)}", *tail, "----"]))
 
 
+def failures(text: str) -> list[str]:
+    """What the failed tests of a log said, in brief, so that it stands at the end of everything."""
+    found = []
+    for section in re.split(r"(?m)^_{4,} (?=\S.* _{4,}$)", text)[1:]:
+        title, _, body = section.partition(" __")
+        said = [line[1:].strip() for line in body.splitlines() if re.match(r"E\s+\S", line)]
+        if len(said) > FIRST_SAID + LAST_SAID:
+            said = [*said[:FIRST_SAID], "...", *said[-LAST_SAID:]]
+        found += [title, *(f"    {line[:WIDTH]}" for line in said)]
+    return found
+
+
 def ended(process: subprocess.Popen[bytes]) -> bool:
     """Whether the process ended within a heartbeat."""
     try:
@@ -281,6 +296,10 @@ def clean_up() -> None:
 
 def summary(stages: list[Stage]) -> int:
     """Where the time went, and the verdict."""
+    for stage in stages:
+        log = LOGS / f"{stage.name}.log"
+        if stage.passed is False and log.exists():
+            print("\n".join([f"\n{stage.name}", *failures(log.read_text(encoding="utf-8", errors="replace"))]))
     print(f"\n{'stage'.ljust(20)}  result  seconds")
     for stage in stages:
         print(f"{stage.name.ljust(20)}  {'ok' if stage.passed else 'FAILED':6}  {stage.seconds:7.0f}")

@@ -220,7 +220,7 @@ def test_prometheus_reads_all_of_it(small: Small) -> None:
         return wanted - set(ask("label/__name__/values") or ())
 
     try:
-        wait_for("not all metrics", lambda: not missing(), 20)
+        wait_for("not all metrics", lambda: not missing(), 60)
     except AssertionError:
         assert missing() == set(), small.sh(
             "mail1", "tail -n 20 /tmp/prometheus.log /tmp/exporter.log; ls -lR /tmp/textfile"
@@ -230,12 +230,19 @@ def test_prometheus_reads_all_of_it(small: Small) -> None:
     assert up == {"mail": "1", "dovecot": "1"}
     error = ask("query?query=node_textfile_scrape_error")["result"][0]["value"][1]
     assert error == "0"
-    pending = {alert["labels"]["alertname"] for alert in ask("alerts")["alerts"]}
     # mail2 is out, and no lockd runs here; the clock of the machine that runs the test may follow nobody.
-    assert {"NfsmailBackendOut", "NfsmailLockServiceGone"} <= pending <= {
-        *("NfsmailBackendOut", "NfsmailLockServiceGone", "NfsmailClockNotInStep", "NfsmailRetransmissions"),
+    must_be = {"NfsmailBackendOut", "NfsmailLockServiceGone"}
+    may_be = {
+        *("NfsmailClockNotInStep", "NfsmailRetransmissions"),
         *("NfsmailMailDeferred", "NfsmailCommandsFail", "NfsmailDeliveriesFail"),
-    }, pending  # fmt: skip
+    }
+
+    def pending() -> set[str]:
+        return {alert["labels"]["alertname"] for alert in ask("alerts")["alerts"]}
+
+    # Rules are evaluated each second, on an idle machine.
+    wait_for("the alerts are not pending", lambda: must_be <= pending(), 60)
+    assert pending() <= must_be | may_be
 
 
 def metric_names() -> set[str]:
