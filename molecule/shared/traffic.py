@@ -71,7 +71,7 @@ class Traffic:
     """Clients at work from ``with`` to its end."""
 
     def __init__(
-        self, fronts: Sequence[str], users: Sequence[str], seed: int = 1, timeout: float = TIMEOUT, pace: float = 1.0
+        self, fronts: Sequence[str], users: Sequence[str], seed: int = 1, timeout: float = TIMEOUT, pace: float = 0.5
     ) -> None:
         self.users = list(users)
         # Clients that hurry keep emulated machines from everything else.
@@ -263,7 +263,9 @@ class Client:
         self._look(imap, INBOX)
         while not self.traffic.stopped():
             wanted = self.traffic.round
-            chosen = self.dice.choices(actions, (30, 30, 12, 10, 8, 10))
+            # Whatever comes goes again: a mailbox that only grows takes ever more time.
+            gone = max(10, len(self.views[INBOX].flags) - 20)
+            chosen = self.dice.choices(actions, (30, 30, 12, gone, 8, 10))
             # Somebody waits for a sign of life: write something, look everywhere.
             for action in [self._append, self._other] if wanted > self.round else chosen:
                 self.doing = action.__name__.strip("_")

@@ -105,6 +105,22 @@ def server_conf(nfsd: Mapping[str, Any], versions: Sequence[str], mountd_port: A
     return locks.nfs_conf(sections)
 
 
+def preload(value: Any) -> Any:
+    """The value as it is: what the controller's main process has loaded, its workers need not."""
+    return value
+
+
+def cluster_groups(
+    groups: Mapping[str, Sequence[str]], host: str, routers: Sequence[str] = (), fenced: Sequence[str] | None = None
+) -> list[str]:
+    """The groups of ours that a host is in, under names that a play can have; empty for a host of none."""
+    of = {f"nfsmail_{name.removeprefix('mail_')}": hosts for name, hosts in groups.items()}
+    of["nfsmail_routers"] = routers
+    of["nfsmail_live_backends"] = [name for name in groups.get("mail_backends", ()) if name not in (fenced or ())]
+    mine = [name for name, hosts in of.items() if host in hosts]
+    return ["nfsmail_cluster", *mine] if mine else []
+
+
 def cluster_members(
     groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
@@ -281,6 +297,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "bench_page": bench.page,
     "bench_place": bench.place,
     "bench_table": bench.table,
+    "cluster_groups": cluster_groups,
     "cluster_members": cluster_members,
     "cluster_profile": inventory.profile_of,
     "director_overrides": director.overrides,
@@ -308,6 +325,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "needs_lockd": matrix.needs_lockd,
     "override_file": override_file,
     "passwd_file": passwd_file,
+    "preload": preload,
     "proxy_conf": dovecot_conf.proxy_conf,
     "requested_users": routing.requested_users,
     "routing": routing.routing,

@@ -54,10 +54,10 @@ options:
     description: Name to regular expression (of Python), for lines of the journal that are warnings or worse.
     type: dict
     default: {}
-  log_hours:
-    description: How many hours back to look.
+  log_seconds:
+    description: How far back to look, in seconds.
     type: int
-    default: 24
+    default: 86400
   kernel_settings:
     description: Parameters of kernel modules to read, C(MODULE.NAME).
     type: list
@@ -300,11 +300,11 @@ def packet_filter(timeout: float) -> dict[str, list[Any]] | None:
     return _probes.parse_nft_sets(result.out) if result.rc == 0 else None
 
 
-def log(unit: str, patterns: dict[str, str], hours: int, timeout: float) -> dict[str, Any] | None:
+def log(unit: str, patterns: dict[str, str], seconds: int, timeout: float) -> dict[str, Any] | None:
     """Lines of a unit's journal that match."""
     if not unit:
         return None
-    since = f"--since=-{hours}h"
+    since = f"--since=-{seconds}s"
     text = need(["journalctl", f"--unit={unit}", "--priority=warning", since, "--output=cat", "--no-pager"], timeout)
     return _probes.matching_lines(text, patterns)
 
@@ -511,7 +511,7 @@ def gather(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         "mounts": lambda: mounts(store),
         "kernel_settings": lambda: kernel_settings(params["kernel_settings"]),
         "packet_filter": lambda: packet_filter(each) if params["packet_filter"] else None,
-        "log": lambda: log(params["log_unit"], params["log_patterns"], params["log_hours"], each),
+        "log": lambda: log(params["log_unit"], params["log_patterns"], params["log_seconds"], each),
         "addresses": lambda: sorted(_host.parse_ip_addresses(need(["ip", "-oneline", "address", "show"], each))),
         "guard": lambda: guard(store),
         "nfsd": nfsd,
@@ -570,7 +570,7 @@ def main() -> None:
             "haproxy_socket": {"type": "str", "default": ""},
             "log_unit": {"type": "str", "default": ""},
             "log_patterns": {"type": "dict", "default": {}},
-            "log_hours": {"type": "int", "default": 24},
+            "log_seconds": {"type": "int", "default": 86400},
             "packet_filter": {"type": "bool", "default": False},
             "kernel_settings": {"type": "list", "elements": "str", "default": []},
             "units": {"type": "list", "elements": "str", "default": []},

@@ -190,6 +190,7 @@ NEVER_FAIL = {
     "audit_sarif",
     "bench_page",
     "bench_table",
+    "cluster_groups",
     "cluster_members",
     "cluster_profile",
     "exports_file",
@@ -199,6 +200,7 @@ NEVER_FAIL = {
     "inventory_report",
     "machine_report",
     "moving_file",
+    "preload",
     "requested_users",
     "verify_answers",
 }
@@ -246,6 +248,20 @@ def test_an_error_is_ansible_s_with_the_text_of_the_brain(name: str) -> None:
 
 
 # ---- the few that are more than a name ----
+
+
+def test_cluster_groups() -> None:
+    groups = FILTERS["cluster_groups"]
+    assert groups(GROUPS, "mail1", ["proxy1"], ["mail2"]) == [
+        "nfsmail_cluster",
+        "nfsmail_backends",
+        "nfsmail_live_backends",
+    ]
+    assert groups(GROUPS, "mail2", ["proxy1"], ["mail2"]) == ["nfsmail_cluster", "nfsmail_backends"]
+    assert groups(GROUPS, "proxy1", ["proxy1"]) == ["nfsmail_cluster", "nfsmail_proxies", "nfsmail_routers"]
+    assert groups(GROUPS, "nfs1", []) == ["nfsmail_cluster", "nfsmail_nfs_servers"]
+    assert groups(GROUPS, "web1", ["proxy1"]) == []
+    assert FILTERS["preload"]("all") == "all"
 
 
 def test_cluster_members() -> None:
