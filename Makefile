@@ -77,6 +77,6 @@ ssh: ## Log in to a machine: make ssh HOST=mail1
 	@tools/lab ssh $(HOST)
 
 clean: ## Stop everything and remove what the tools made here (images stay in the cache)
-	@if [ -d .lab ] && [ -x .venv/bin/python ]; then NFSMAIL_LAB=.lab/second tools/lab down; tools/lab down; fi
+	@if [ -d .lab ] && [ -x .venv/bin/python ]; then tools/lab down; fi
 	@if [ -d .lab ]; then tools/dockerd stop; fi
 	rm -rf .lab .work .venv .ansible .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The nfsmail.cluster authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs the stages of the tests in two lanes, the second without a lab at first, and says where the time went."""
+"""Runs the stages of the tests in two lanes, one with the lab and one without, and says where the time went."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ HEARTBEAT = 60.0  # seconds between two signs of life
 LAST_LINES = 80
 # Of each failed test: this many lines of the first and the last of what it says, which may be a playbook's whole output.
 FIRST_SAID, LAST_SAID, WIDTH = 4, 12, 400
-# What the first lane does, with a lab for itself, so that both lanes take about as long.
-FIRST = {"per_user", "faults"}
-SECOND_LAB = ".lab/second"
+# Scenarios in containers.
+CONTAINERS = {"default"}
 START = time.monotonic()
 SAY = threading.Lock()
 
@@ -46,28 +45,21 @@ class Stage:
 
 
 def lanes() -> list[list[Stage]]:
-    """What can run at the same time: two cores, and the lab's machines are mostly waiting for one another."""
+    """What can run at the same time: the lab's machines are often waiting for one another. Two labs would not be, on two cores."""
     scenarios = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
     return [
-        on_lab("lab", ".lab", sorted(scenarios & FIRST)),
+        [
+            Stage("lab", [("tools/lab", "up")]),
+            *(scenario(name, NFSMAIL_LAB_KEEP="1") for name in sorted(scenarios - CONTAINERS)),
+        ],
         [
             unit(),
             lint(),
             package(),
             oldest_core(),
             dovecot(),
-            *(scenario(name) for name in sorted(scenarios & {"default"})),
-            *on_lab("lab2", SECOND_LAB, sorted(scenarios - FIRST - {"default"})),
+            *(scenario(name) for name in sorted(scenarios & CONTAINERS)),
         ],
-    ]
-
-
-def on_lab(name: str, folder: str, scenarios: list[str]) -> list[Stage]:
-    """A lab of its own, and scenarios on it."""
-    env = {"NFSMAIL_LAB": folder}
-    return [
-        Stage(name, [("tools/lab", "up")], env=env),
-        *(scenario(one, NFSMAIL_LAB_KEEP="1", **env) for one in scenarios),
     ]
 
 
@@ -285,13 +277,8 @@ def main(names: list[str]) -> int:
 
 def clean_up() -> None:
     """Leave nothing running: what a whole run started, it stops."""
-    for command, folder in (
-        (["tools/lab", "down"], ".lab"),
-        (["tools/lab", "down"], SECOND_LAB),
-        (["tools/dockerd", "stop"], ""),
-    ):
-        env = {**os.environ, "NFSMAIL_LAB": folder}
-        subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False)
+    for command in (["tools/lab", "down"], ["tools/dockerd", "stop"]):
+        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False)
 
 
 def summary(stages: list[Stage]) -> int:
