@@ -264,7 +264,7 @@ class Client:
         while not self.traffic.stopped():
             wanted = self.traffic.round
             # Whatever comes goes again: a mailbox that only grows takes ever more time.
-            gone = max(10, len(self.views[INBOX].flags) - 20)
+            gone = max(10, len(self.ledger.take(self.user, INBOX)) - 20)
             chosen = self.dice.choices(actions, (30, 30, 12, gone, 8, 10))
             # Somebody waits for a sign of life: write something, look everywhere.
             for action in [self._append, self._other] if wanted > self.round else chosen:
