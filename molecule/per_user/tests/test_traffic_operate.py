@@ -56,7 +56,7 @@ def clients() -> list[str]:
     where = places(PROXIES[0], SCENARIO)
     chosen = {PINNED}
     for backend in BACKENDS:
-        chosen |= set(sorted(user for user, place in where.items() if place == backend)[:3])
+        chosen |= set(sorted(user for user, place in where.items() if place == backend)[:2])
     return sorted(chosen)
 
 
