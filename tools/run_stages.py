@@ -43,6 +43,11 @@ class Stage:
     seconds: float = 0.0
     passed: bool | None = None
 
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return LOGS / f"{self.name}.log"
+
 
 def lanes() -> list[list[Stage]]:
     """What can run at the same time: the lab's machines are often waiting for one another. Two labs would not be, on two cores."""
@@ -192,7 +197,7 @@ def run_lane(lane: list[Stage]) -> None:
 
 def run(stage: Stage) -> None:
     """Run a stage with its output in a file, and a sign of life each minute; show the end of it when it fails."""
-    log = LOGS / f"{stage.name}.log"
+    log = stage.log
     env = {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -217,7 +222,7 @@ def run(stage: Stage) -> None:
     stage.seconds = time.monotonic() - start
     say(f"{stage.name}: {'passed' if stage.passed else 'FAILED'} after {stage.seconds:.0f} s")
     if not stage.passed:
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        tail = text_of(log).splitlines()[-LAST_LINES:]
         say("\n".join([f"---- the end of {log.relative_to(ROOT)}", *tail, "----"]))
 
 
@@ -242,9 +247,14 @@ def ended(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
+def text_of(log: Path) -> str:
+    """What stands in a log so far, whatever a machine has sent."""
+    return log.read_text(encoding="utf-8", errors="replace")
+
+
 def last_line(log: Path) -> str:
     """The last line with anything in it."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in text_of(log).splitlines() if line.strip()]
     return lines[-1][:110] if lines else ""
 
 
@@ -284,9 +294,8 @@ def clean_up() -> None:
 def summary(stages: list[Stage]) -> int:
     """Where the time went, and the verdict."""
     for stage in stages:
-        log = LOGS / f"{stage.name}.log"
-        if stage.passed is False and log.exists():
-            print("\n".join([f"\n{stage.name}", *failures(log.read_text(encoding="utf-8", errors="replace"))]))
+        if stage.passed is False:
+            print("\n".join([f"\n{stage.name}", *failures(text_of(stage.log))]))
     print(f"\n{'stage'.ljust(20)}  result  seconds")
     for stage in stages:
         print(f"{stage.name.ljust(20)}  {'ok' if stage.passed else 'FAILED':6}  {stage.seconds:7.0f}")

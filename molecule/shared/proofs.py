@@ -22,6 +22,7 @@ BIN = Path(sys.executable).parent
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from lab import ssh
 from mailflow import Config, Report, placement, run
 from mailflow.placement import parse_hosts, parse_shards
 
@@ -70,8 +71,7 @@ def environment(**more: str) -> dict[str, str]:
 def on(machine: str, command: str, check: bool = True) -> str:
     """Run a shell command on a machine of the lab as root and return what it printed."""
     done = subprocess.run(
-        # As tools/lab ssh does, without a Python for each look.
-        ["ssh", "-F", str(LAB / "ssh_config"), machine, command],
+        ssh.command(machine, command),
         cwd=ROOT,
         text=True,
         check=False,

@@ -111,12 +111,12 @@ def preload(value: Any) -> Any:
 
 
 def cluster_groups(
-    groups: Mapping[str, Sequence[str]], host: str, routers: Sequence[str] = (), fenced: Sequence[str] | None = None
+    groups: Mapping[str, Sequence[str]], host: str, routers: Sequence[str] = (), fenced: Sequence[str] = ()
 ) -> list[str]:
     """The groups of ours that a host is in, under names that a play can have; empty for a host of none."""
     of = {f"nfsmail_{name.removeprefix('mail_')}": hosts for name, hosts in groups.items()}
     of["nfsmail_routers"] = routers
-    of["nfsmail_live_backends"] = [name for name in groups.get("mail_backends", ()) if name not in (fenced or ())]
+    of["nfsmail_live_backends"] = [name for name in groups.get("mail_backends", ()) if name not in fenced]
     mine = [name for name, hosts in of.items() if host in hosts]
     return ["nfsmail_cluster", *mine] if mine else []
 
