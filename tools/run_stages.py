@@ -21,6 +21,8 @@ HEARTBEAT = 60.0  # seconds between two signs of life
 LAST_LINES = 80
 # Of each failed test: this many lines of the first and the last of what it says, which may be a playbook's whole output.
 FIRST_SAID, LAST_SAID, WIDTH = 4, 12, 400
+# And at the very end, where whoever sees only that looks.
+LINE = 260
 # Scenarios in containers.
 CONTAINERS = {"default"}
 START = time.monotonic()
@@ -42,6 +44,7 @@ class Stage:
     env: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     passed: bool | None = None
+    crashes: list[str] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
@@ -222,19 +225,39 @@ def run(stage: Stage) -> None:
     stage.seconds = time.monotonic() - start
     say(f"{stage.name}: {'passed' if stage.passed else 'FAILED'} after {stage.seconds:.0f} s")
     if not stage.passed:
+        stage.crashes = crashes()
         tail = text_of(log).splitlines()[-LAST_LINES:]
         say("\n".join([f"---- the end of {log.relative_to(ROOT)}", *tail, "----"]))
 
 
-def failures(text: str) -> list[str]:
-    """What the failed tests of a log said, in brief, so that it stands at the end of everything."""
+def failures(text: str) -> list[tuple[str, list[str]]]:
+    """The failed tests of a log, and what each said."""
     found = []
     for section in re.split(r"(?m)^_{4,} (?=\S.* _{4,}$)", text)[1:]:
         title, _, body = section.partition(" __")
-        said = [line[1:].strip() for line in body.splitlines() if re.match(r"E\s+\S", line)]
-        if len(said) > FIRST_SAID + LAST_SAID:
-            said = [*said[:FIRST_SAID], "...", *said[-LAST_SAID:]]
-        found += [title, *(f"    {line[:WIDTH]}" for line in said)]
+        found.append((title, [line[1:].strip() for line in body.splitlines() if re.match(r"E\s+\S", line)]))
+    return found
+
+
+def in_brief(said: list[str]) -> list[str]:
+    """The first and the last of it: it may be a playbook's whole output."""
+    if len(said) > FIRST_SAID + LAST_SAID:
+        said = [*said[:FIRST_SAID], "...", *said[-LAST_SAID:]]
+    return [f"    {line[:WIDTH]}" for line in said]
+
+
+def in_a_line(said: list[str]) -> str:
+    """What a playbook's task or an assertion said, the one line of it."""
+    telling = [line for line in said if re.match(r"(fatal|failed): |\[ERROR\]|\w*Error\b", line)] or said
+    return telling[0][:LINE] if telling else "no test of it failed"
+
+
+def crashes() -> list[str]:
+    """Machines of the lab whose kernel died, with its word for it: they boot again by themselves, and tests only see mail late."""
+    found = []
+    for console in sorted(ROOT.glob(".lab/machines/*/console.log")):
+        said = re.findall(r"(?m)^.*(?:Kernel panic|PANIC:|BUG:|Oops:|soft lockup).*$", text_of(console))
+        found += [f"{console.parent.name}'s kernel: {said[0][:LINE]}, see {console.relative_to(ROOT)}"] if said else []
     return found
 
 
@@ -292,16 +315,21 @@ def clean_up() -> None:
 
 
 def summary(stages: list[Stage]) -> int:
-    """Where the time went, and the verdict."""
+    """Where the time went, and the verdict; last what failed, a line each, for whoever sees only the end."""
+    lines = []
     for stage in stages:
         if stage.passed is False:
-            print("\n".join([f"\n{stage.name}", *failures(text_of(stage.log))]))
+            print(f"\n{stage.name}")
+            for title, said in failures(text_of(stage.log)) or [("", [])]:
+                print("\n".join([title, *in_brief(said)]))
+                lines.append(f"FAILED {stage.name} {title}: {in_a_line(said)}")
+            lines += stage.crashes
     print(f"\n{'stage'.ljust(20)}  result  seconds")
     for stage in stages:
         print(f"{stage.name.ljust(20)}  {'ok' if stage.passed else 'FAILED':6}  {stage.seconds:7.0f}")
     failed = sum(not stage.passed for stage in stages)
     print(f"{'all'.ljust(20)}  {'ok' if not failed else 'FAILED':6}  {time.monotonic() - START:7.0f}\n")
-    print(f"{len(stages) - failed} passed, {failed} failed")
+    print("\n".join([*lines, f"{len(stages) - failed} passed, {failed} failed"]))
     return 1 if failed else 0
 
 

@@ -153,7 +153,9 @@ def stop(machine: Machine) -> None:
 def accelerator(kernel: Path) -> list[str]:
     """Hardware virtualisation if a kernel really boots with it; /dev/kvm alone proves nothing."""
     kvm = ["-accel", "kvm", "-cpu", "host"]
-    emulation = ["-accel", "tcg,thread=multi", "-cpu", "Nehalem-v1"]
+    # Without cmpxchg16b: QEMU 7.2 gets its flags wrong once in a while, and the kernel's allocator, which is full of it, dies
+    # of a double fault (seen on mail2, 6.12; EFLAGS held the operand of an addition two instructions before).
+    emulation = ["-accel", "tcg,thread=multi", "-cpu", "Nehalem-v1,-cx16"]
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return emulation
     # The verdict holds until the host is rebooted.

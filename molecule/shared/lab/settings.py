@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 from .config import Lab, Machine
 from .cpio import Archive
 from .ssh import Keys
 
 WAN_NIC, LAN_NIC = 0, 1  # eth0: user-mode network with SSH from the host, eth1: the private LAN
+
+KEEP_COMPILED = Path(__file__).with_name("keep_compiled.py")
+# Where every Python of Debian looks.
+PACKAGES = "usr/lib/python3/dist-packages"
 
 WAN_NETWORK = """\
 [Match]
@@ -54,6 +59,8 @@ def settings(lab: Lab, machine: Machine, keys: Keys) -> Archive:
     }
     for path, content in files.items():
         archive.file(f"/settings/etc/{path}", content)
+    archive.file(f"/settings/{PACKAGES}/nfsmail_lab.py", KEEP_COMPILED.read_bytes())
+    archive.file(f"/settings/{PACKAGES}/nfsmail_lab.pth", "import nfsmail_lab\n")
     archive.file("/settings/etc/ssh/ssh_host_ed25519_key", keys.host_private, mode=0o600)
     archive.file("/settings/root/.ssh/authorized_keys", keys.user_public, mode=0o600)
     return archive
