@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
+from faults import boot_id, reset, wait_for_boot
 from mailflow.imap import ImapSession, connect
 from proofs import PASSWORD, changed, forwarded, on, places, playbook, start_playbook, verify, wait_until
 from traffic import Traffic, found_once, now, overlaps
@@ -259,7 +260,24 @@ def test_two_runs_at_once_take_turns(traffic: Traffic) -> None:
     done("undrain", undrain=out)
 
 
+def test_a_backend_that_dies_while_it_is_changed_ends_the_run_and_takes_nobody(traffic: Traffic) -> None:
+    extra = json.dumps({"dovecot_extra_settings": {"mail_max_userip_connections": 22}})
+    before, boot = on("mail2", "md5sum /etc/dovecot/dovecot.conf"), boot_id("mail1")
+    run = start_playbook("roll", SCENARIO, "-e", extra, output=subprocess.PIPE)
+    wait_until(
+        "mail1 is empty", "proxy2", "grep -q mail1 /etc/nfsmail-state && ! grep -q delay_until /etc/dovecot/nfsmail-moving"
+    )
+    reset("mail1")
+    said, _ = run.communicate()
+    assert run.returncode != 0 and "mail1" in said and "UNREACHABLE" in said.upper(), said
+    assert json.loads(on("proxy2", "cat /etc/nfsmail-state"))["out"] == ["mail1"]
+    assert on("mail2", "md5sum /etc/dovecot/dovecot.conf") == before
+    wait_for_boot("mail1", boot, "dovecot")
+    assert who("mail1") == "" and all_on("mail2")
+
+
 def test_backends_change_one_at_a_time(traffic: Traffic) -> None:
+    """From where the run before this one ended, with a package more."""
     extra = {"dovecot_extra_settings": {"mail_max_userip_connections": 23}, "roll_upgrade": True}
     for backend in BACKENDS:
         # As of a bad day. What was before roll is no reason to leave a backend empty.
