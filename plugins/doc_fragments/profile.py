@@ -21,7 +21,8 @@ def _line(key: Key) -> str:
 class ModuleDocFragment:
     """The profile as a filter's input."""
 
-    DOCUMENTATION = yaml.safe_dump(
+    # With its type: ansible-test takes a plain assignment for a literal.
+    DOCUMENTATION: str = yaml.safe_dump(
         {
             "options": {
                 "_input": {

@@ -12,7 +12,7 @@ module: host_state
 short_description: Read the live state of a mail or NFS host in one go
 version_added: 0.1.0
 author:
-  - nfsmail.cluster contributors
+  - nfsmail.cluster contributors (@nfsmail)
 description:
   - Gathers everything that is needed to judge a host of a mail cluster, from mount options in effect to clocks, in one call.
   - All parts are read at the same time, each in a process of its own. A part that fails or hangs has an C(error) in its

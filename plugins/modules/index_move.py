@@ -12,7 +12,7 @@ module: index_move
 short_description: Move Dovecot's index files when their place changes
 version_added: 0.1.0
 author:
-  - nfsmail.cluster contributors
+  - nfsmail.cluster contributors (@nfsmail)
 description:
   - Compares where the configuration in place has index files with where they should be, and takes those of all users there
     in three steps. O(action=look) tells what there is to do. O(action=copy) copies them, with Dovecot stopped. Then the

@@ -12,7 +12,7 @@ module: lock_probe
 short_description: Take, try, keep and give back a POSIX lock on a file of the mail store
 version_added: 0.1.0
 author:
-  - nfsmail.cluster contributors
+  - nfsmail.cluster contributors (@nfsmail)
 description:
   - Proves that locks work between hosts. One host holds a lock (O(action=hold)) and another is refused it
     (O(action=try)) until the first gives it back (O(action=release)).

@@ -12,7 +12,7 @@ module: nfs_exports
 short_description: Write an exports file and prove that what it says is in effect
 version_added: 0.1.0
 author:
-  - nfsmail.cluster contributors
+  - nfsmail.cluster contributors (@nfsmail)
 description:
   - Writes one whole file of exports for the Linux kernel NFS server, applies it with C(exportfs -ra) and compares the
     result of C(exportfs -s) with what was expected.

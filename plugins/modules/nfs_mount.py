@@ -12,7 +12,7 @@ module: nfs_mount
 short_description: Mount an NFS export with exactly the options that were asked for
 version_added: 0.1.0
 author:
-  - nfsmail.cluster contributors
+  - nfsmail.cluster contributors (@nfsmail)
 description:
   - Mounts an export, compares the options in effect (not only those in C(fstab)) with the wanted ones, and guards
     the directory below the mount so that no mail is written into it while the mount is missing.

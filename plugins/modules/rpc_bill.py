@@ -12,7 +12,7 @@ module: rpc_bill
 short_description: Count the NFS calls of an IMAP session and of a delivery
 version_added: 0.1.0
 author:
-  - nfsmail.cluster contributors
+  - nfsmail.cluster contributors (@nfsmail)
 description:
   - Runs a fixed piece of work on a backend as one user, and reads the kernel's NFS counters before and after each step. Sessions are
     started with C(doveadm exec imap), so no password is needed; mail comes in by LMTP.

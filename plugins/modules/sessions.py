@@ -12,7 +12,7 @@ module: sessions
 short_description: End sessions on a backend, and see that they have ended
 version_added: 0.1.0
 author:
-  - nfsmail.cluster contributors
+  - nfsmail.cluster contributors (@nfsmail)
 description:
   - Kicks the sessions of users, of shards or of everybody, until there are none, and waits for mail that is being delivered.
   - A process that does not end within O(grace) seconds after its kick is killed.

@@ -144,12 +144,12 @@ def _lines(tree: Iterable[Entry], series: str, depth: int) -> Iterator[str]:
 
 
 def _section(entry: Entry, series: str) -> tuple[str, tuple[Entry, ...]]:
-    assert isinstance(entry.value, tuple)
+    children = entry.value if isinstance(entry.value, tuple) else ()
     kind, _, name = SECOND.sub("", entry.name).partition(" ")
     if series == "2.3" and kind in UNNAMED_IN_23 and name:
-        known = any(child.name == "driver" for child in entry.value)
-        return kind, entry.value if known else (Entry("driver", name), *entry.value)
-    return f"{kind} {name}".rstrip(), entry.value
+        known = any(child.name == "driver" for child in children)
+        return kind, children if known else (Entry("driver", name), *children)
+    return f"{kind} {name}".rstrip(), children
 
 
 def _check_name(name: str, section: bool) -> None:

@@ -8,9 +8,10 @@ The inventory says what the cluster is meant to be. What was done to it since, b
 in a small file on every router (the state), so that the next run of ``site.yml`` does not undo it. Routers are the machines
 that choose a backend: proxies with the shard map, proxies with a director, and for ``random`` the balancers.
 
-A director moves users by itself, and a balancer knows no users; what follows is of the shard map. A move has three steps, in files that proxies read at each login. First the *moving* file: who moves logs in to the new
-backend, but not before a time (``delay_until``), and gets no mail meanwhile (LMTP answers 451). Then sessions on the old
-backend end. Then the shard map and the overrides change, and the moving file is emptied.
+A director moves users by itself, and a balancer knows no users; what follows is of the shard map. A move has three steps,
+in files that proxies read at each login. First the *moving* file: who moves logs in to the new backend, but not before a
+time (``delay_until``), and gets no mail meanwhile (LMTP answers 451). Then sessions on the old backend end. Then the shard
+map and the overrides change, and the moving file is emptied.
 """
 
 from __future__ import annotations
