@@ -23,16 +23,20 @@ description:
     C(dovecot.mailbox.log*)), with their times and modes. Mail and control files stay where they are, and so do the indexes
     of full text search, which can be made anew.
   - A run that was interrupted is taken up by the next one. Nothing is removed before the configuration names its copy.
-  - Meant for one machine that opens all mail; elsewhere a user's indexes may be on several.
+  - Moving is meant for one machine that opens all mail; elsewhere a user's indexes may be on several. There only those of
+    Maildir and mbox may be on a machine's own disk, Dovecot makes them anew where they are missing, and O(action=forget)
+    removes those that a configuration before this one had there.
 options:
   action:
     description:
       - V(look) reads only, and refuses what cannot be done.
       - V(copy) copies, if RV(next) is V(copy). Dovecot must be stopped.
       - V(finish) removes what is no longer in use, if an earlier V(copy) left something.
+      - V(forget) removes the indexes that O(conf), an earlier configuration of ours, has in a place of their own, if
+        O(location) has them elsewhere. Those of sdbox and mdbox stay.
     type: str
     required: true
-    choices: [look, copy, finish]
+    choices: [look, copy, finish, forget]
   location:
     description:
       - Where mail and indexes should be, by the names of the settings of Dovecot 2.4, with C({user}), C({name}), C({domain})
@@ -120,12 +124,12 @@ bytes:
 removed:
   description: How many files were removed.
   type: int
-  returned: when O(action=finish) had something to do
+  returned: when O(action=finish) or O(action=forget) had something to do
 left:
   description: Other files that keep directories of the old place, up to five.
   type: list
   elements: str
-  returned: when O(action=finish) had something to do
+  returned: when O(action=finish) or O(action=forget) had something to do
 """
 
 import contextlib
@@ -309,11 +313,25 @@ class IndexMove:
 
     def remove_leftover(self) -> dict[str, Any]:
         """Remove the index files of the place that is not in use, then the memory of the move."""
-        leftover = self.leftover()
-        answer = self.as_mail_user(lambda: _index_files.remove(leftover))
+        answer = self.remove(self.leftover())
         os.unlink(self.params["marker"])
         _system.sync_folder(os.path.dirname(self.params["marker"]))
         self.marker = {}
+        return answer
+
+    def forget(self) -> dict[str, Any]:
+        """Remove what can be made anew and is not in use any more."""
+        place = self.current.get("mail_index_path", "")
+        elsewhere = place not in ("", "MEMORY", self.wanted.get("mail_index_path", ""))
+        if not elsewhere or not self.ours or self.current["mail_driver"] in _indexes.DBOX:
+            return {"changed": False, "next": "nothing"}
+        answer = self.remove(self.current)
+        places = {"source": place, "target": self.wanted.get("mail_index_path", "")}
+        return {"changed": answer["removed"] > 0, "next": "nothing", **places, **answer}
+
+    def remove(self, leftover: Location) -> dict[str, Any]:
+        """Remove the index files of a place; what else is in it is told."""
+        answer = self.as_mail_user(lambda: _index_files.remove(leftover))
         if answer["left"]:
             self.module.warn(
                 f"{len(answer['left'])} files that are no index files of Dovecot's own stay in {_shown(leftover)}: "
@@ -346,7 +364,7 @@ def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
-            "action": {"type": "str", "required": True, "choices": ["look", "copy", "finish"]},
+            "action": {"type": "str", "required": True, "choices": ["look", "copy", "finish", "forget"]},
             "location": {"type": "dict", "required": True},
             "conf": {"type": "path", "default": "/etc/dovecot/dovecot.conf"},
             "uid": {"type": "int", "required": True},

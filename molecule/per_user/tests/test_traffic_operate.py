@@ -265,7 +265,9 @@ def test_a_backend_that_dies_while_it_is_changed_ends_the_run_and_takes_nobody(t
     before, boot = on("mail2", "md5sum /etc/dovecot/dovecot.conf"), boot_id("mail1")
     run = start_playbook("roll", SCENARIO, "-e", extra, output=subprocess.PIPE)
     wait_until(
-        "mail1 is empty", "proxy2", "grep -q mail1 /etc/nfsmail-state && ! grep -q delay_until /etc/dovecot/nfsmail-moving"
+        "mail1 is empty",
+        "proxy2",
+        "grep -q mail1 /etc/nfsmail-state && ! grep -q delay_until /etc/dovecot/nfsmail-moving",
     )
     reset("mail1")
     said, _ = run.communicate()

@@ -424,6 +424,36 @@ def with_second_user(machine: Machine, index: str) -> str:
         other.rmdir()
 
 
+def test_what_can_be_made_anew_is_forgotten(machine: Machine) -> None:
+    """As with several backends: the configuration that was in use had the indexes on this machine."""
+    assert machine.ok("forget", "") == {"changed": False, "next": "nothing"}
+    for path, text in MOVED.items():
+        machine.write(path, text)
+    machine.write("local/example.org/nobody/.INBOX/dovecot.index.log", "without a home")
+    before = machine.files()
+    machine.configure(machine.local)
+    assert machine.ok("forget", machine.local) == {"changed": False, "next": "nothing"}
+    assert machine.ok("forget", "", check=True)["changed"] is False and machine.files() == before
+    done = machine.ok("forget", "")
+    assert (done["changed"], done["removed"], done["left"]) == (True, 3, [])
+    assert machine.files() == {path: text for path, text in before.items() if path not in MOVED}
+    again = machine.ok("forget", "")
+    assert (again["changed"], again["removed"]) == (False, 0)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_what_cannot_be_made_anew_is_never_forgotten(machine: Machine, foreign: bool) -> None:
+    for path, text in MOVED.items():
+        machine.write(path, text)
+    machine.configure(machine.local)
+    conf = machine.root / "dovecot.conf"
+    text = conf.read_text(encoding="utf-8")
+    conf.write_text(text.replace(_indexes.OURS, "somebody") if foreign else text.replace("maildir:", "sdbox:"), "utf-8")
+    before = machine.files()
+    assert machine.ok("forget", "") == {"changed": False, "next": "nothing"}
+    assert machine.files() == before
+
+
 def test_places_within_each_other(machine: Machine) -> None:
     machine.ok("copy", machine.local)
     machine.configure(machine.local)
