@@ -204,6 +204,34 @@ def test_every_filter_that_a_role_uses_exists() -> None:
             assert name in brain.FILTERS, f"{path}: {name}"
 
 
+SOURCES = [
+    path
+    for folder in (".ci", "molecule", "plugins", "roles", "tests", "tools")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.is_file() and "__pycache__" not in path.parts
+]
+
+
+def is_program(path: Path) -> bool:
+    """Python, what a shell or another interpreter runs, and the pages of filters. Roles and playbooks have no header, nor
+    templates, whose text ends up on machines."""
+    if path.suffix == ".py" or path.parent.parent.name == "plugins" and path.suffix == ".yml":
+        return path.stat().st_size > 0
+    with path.open("rb") as file:
+        return path.suffix == ".sh" or file.read(2) == b"#!"
+
+
+def test_programs_say_what_their_licence_is() -> None:
+    programs = [path for path in SOURCES if is_program(path)]
+    assert {"setup", "init.sh", "brain.py", "shard_of.yml", "nfsmail-settled"} <= {path.name for path in programs}
+    without = [
+        str(path.relative_to(ROOT))
+        for path in programs
+        if "# SPDX-License-Identifier: GPL-3.0-or-later" not in path.read_text(encoding="utf-8").splitlines()[:5]
+    ]
+    assert without == []
+
+
 # ---- imports ----
 
 
