@@ -132,7 +132,7 @@ def lint() -> Stage:
 
 
 def package() -> Stage:
-    """The built collection, installed where no checkout is in sight."""
+    """The built collection, installed where no checkout is in sight, and what ansible-test thinks of it."""
     place = ROOT / ".work" / "package"
     playbook = ("ansible-playbook", "-i", str(ROOT / "docs" / "examples" / "per_user"), "nfsmail.cluster.validate")
     return Stage(
@@ -143,6 +143,7 @@ def package() -> Stage:
             ("env", "-C", str(place), "ansible-galaxy", "collection", "build", str(ROOT)),
             ("sh", "-c", f"cd {place} && ansible-galaxy collection install --no-deps -p {place} ./*.tar.gz"),
             ("env", "-C", str(place), *playbook),
+            ("tools/sanity", str(place)),
         ],
         env={"ANSIBLE_COLLECTIONS_PATH": str(place)},
     )
