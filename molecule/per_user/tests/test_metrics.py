@@ -27,6 +27,8 @@ PROXY = (
     "--chrony --state /etc/nfsmail-state --moving /etc/dovecot/nfsmail-moving --backend mail1 --backend mail2 "
     "--same /etc/dovecot/nfsmail-shards --same /etc/dovecot/nfsmail-overrides"
 )
+# Not the shell that looks for it.
+CHILD = "[n]fsmail-metrics --chrony"
 LOCK = f"{STORE}/.nfsmail-metrics-lock"
 
 
@@ -42,7 +44,8 @@ def metrics(machine: str, arguments: str) -> dict[str, float]:
 def test_a_backend_tells_of_its_mount_clock_lock_and_users(backend: str) -> None:
     user = next(user for user, place in sorted(places("proxy1", SCENARIO).items()) if place == backend)
     before = metrics(backend, BACKEND)
-    held = f'nfsmail_locks{{path="{STORE}",type="posix",state="held"}}'
+    # A client's kernel lists flock(2) on NFS as such, although the server has it as a byte-range lock.
+    held = f'nfsmail_locks{{path="{STORE}",type="flock",state="held"}}'
     on(backend, f"runuser -u vmail -- sh -c 'exec flock {LOCK} sleep 300' </dev/null >/dev/null 2>&1 &")
     other = BACKENDS[backend == BACKENDS[0]]
     try:
@@ -72,7 +75,7 @@ def test_the_server_and_the_proxies_tell_of_theirs() -> None:
 
 
 def test_a_store_that_does_not_answer_is_told_and_keeps_nobody_waiting() -> None:
-    """The second run finds the first one's child in the dead mount and begins no other."""
+    """Linux lets a process be killed that waits for NFS; should one hang all the same, the second run begins no other."""
     responding = f'nfsmail_mount_responding{{path="{STORE}"}}'
     away = "nft add table inet away; nft add chain inet away output '{ type filter hook output priority 0; }'"
     on("mail1", f"{away}; nft add rule inet away output ip daddr 10.77.0.1 tcp dport 2049 drop")
@@ -81,8 +84,8 @@ def test_a_store_that_does_not_answer_is_told_and_keeps_nobody_waiting() -> None
             found = metrics("mail1", f"{BACKEND} --timeout 3")
             assert found[responding] == 0 and found['nfsmail_read_ok{part="store"}'] == 1, found
             assert "nfsmail_clock_correction_seconds" in found, found
-        assert int(on("mail1", f"pgrep -fc {PROGRAM}", check=False)) == 1
+        assert int(on("mail1", f"pgrep -fc '{CHILD}'", check=False)) <= 1
     finally:
         on("mail1", "nft delete table inet away")
-    wait_until("the child is gone", "mail1", f"! pgrep -f {PROGRAM}", 300)
+    wait_until("the child is gone", "mail1", f"! pgrep -f '{CHILD}'", 300)
     assert metrics("mail1", BACKEND)[responding] == 1
