@@ -16,13 +16,16 @@ from .errors import Problem, nearest
 from .profile import FALSE_WORDS, TRUE_WORDS, as_list
 
 SOURCE = "docs: variables"
+# What the description of an option without a default says.
+NOT_SET = "Not set "
 
 
 def type_problems(name: str, value: Any, option: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with the value of a variable, by its argument spec (``type``, ``elements``, ``choices``, ``default``)."""
     if value is None:
-        # No default, or an empty one: nothing is a documented value.
-        if option.get("default") is None:
+        # Nothing is a documented value where the default is empty, or there is none and the description says so; a default that
+        # is computed is not in the spec.
+        if option["default"] is None if "default" in option else NOT_SET in str(option.get("description")):
             return []
         return [Problem(name, None, _wanted(option), "give a value, or remove the line to have the default", SOURCE)]
     kind = str(option.get("type", "str"))

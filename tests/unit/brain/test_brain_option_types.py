@@ -16,7 +16,7 @@ TEXT = {"type": "str", "default": "x"}
 YES_NO = {"type": "str", "default": "yes", "choices": ["yes", "no", "required"]}
 NFS = {"type": "str", "default": "4.2", "choices": ["2", "3", "4.0", "4.1", "4.2"]}
 NUMBER = {"type": "int", "default": 24}
-FRACTION = {"type": "float"}
+FRACTION = {"type": "float", "description": "Not set by default."}
 FLAG = {"type": "bool", "default": True}
 WORDS = {"type": "list", "elements": "str", "default": [], "choices": ["imap", "pop3", "lmtp"]}
 USERS = {"type": "list", "elements": "dict", "default": []}
@@ -49,7 +49,8 @@ MAPPING = {"type": "dict", "default": {}}
         ("imap,lmtp", WORDS),
         ([{"name": "a"}], USERS),
         ({}, MAPPING),
-        (None, {"type": "bool"}),
+        (None, {"type": "bool", "description": "Not set by default."}),
+        (None, {"type": "bool", "default": None}),
     ],
 )
 def test_a_value_of_its_kind(value: Any, option: dict[str, Any]) -> None:
@@ -76,6 +77,7 @@ def test_a_value_of_its_kind(value: Any, option: dict[str, Any]) -> None:
         (HUGE, FRACTION, "x", "a number", "write"),
         ("perhaps", FLAG, "x", "a boolean", "write true or false"),
         (None, FLAG, "x", "a boolean", "give a value"),
+        (None, {"type": "bool", "description": "Computed."}, "x", "a boolean", "give a value"),
         ([], FLAG, "x", "a boolean", "write true or false"),
         ({"imap": True}, WORDS, "x", "a list; each entry text", "write a list"),
         (None, WORDS, "x", "a list; each entry text", "give a value"),
