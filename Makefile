@@ -29,6 +29,10 @@ benchmark: ## How long judging takes, for up to 10,000 hosts
 	@tools/setup base
 	@.venv/bin/python tools/benchmark.py
 
+.PHONY: site
+site: ## Build the package, test it with ansible-test, and make a site of the documentation, .work/site/html
+	@tools/test package
+
 .PHONY: faults
 faults: ## Break the lab's cluster in every way under live traffic, in every cell, and print the table (an hour and more)
 	@NFSMAIL_FAULTS=all tools/test molecule-faults

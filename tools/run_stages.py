@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = ROOT / ".venv" / "bin"
 LOGS = ROOT / ".work" / "logs"
 COLLECTIONS = ROOT / ".ansible" / "collections"
+COLLECTION = Path("ansible_collections", "nfsmail", "cluster")
 HEARTBEAT = 60.0  # seconds between two signs of life
 LAST_LINES = 80
 # Of each failed test: this many lines of the first and the last of what it says, which may be a playbook's whole output.
@@ -132,7 +133,7 @@ def lint() -> Stage:
 
 
 def package() -> Stage:
-    """The built collection, installed where no checkout is in sight, and what ansible-test thinks of it."""
+    """The built collection, installed where no checkout is in sight; its documentation, and what ansible-test thinks of it."""
     place = ROOT / ".work" / "package"
     playbook = ("ansible-playbook", "-i", str(ROOT / "docs" / "examples" / "per_user"), "nfsmail.cluster.validate")
     return Stage(
@@ -143,6 +144,8 @@ def package() -> Stage:
             ("env", "-C", str(place), "ansible-galaxy", "collection", "build", str(ROOT)),
             ("sh", "-c", f"cd {place} && ansible-galaxy collection install --no-deps -p {place} ./*.tar.gz"),
             ("env", "-C", str(place), *playbook),
+            ("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", str(place / COLLECTION)),
+            ("tools/site", str(place)),
             ("tools/sanity", str(place)),
         ],
         env={"ANSIBLE_COLLECTIONS_PATH": str(place)},
