@@ -27,6 +27,7 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils import alerts, ben
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.audit import AUDIT_CHECKS, MILDER
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.catalogue import SETTINGS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import CHECKS
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.log_signs import SIGNS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.matrix import matching
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.metrics import COUNTERS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import DERIVED, KEYS, Profile
@@ -295,6 +296,21 @@ def counters() -> str:
     )
 
 
+def log_signs() -> str:
+    """Lines of Dovecot's log, with what they mean."""
+    return table(
+        ("line", "means", "what to do"),
+        (
+            (
+                f"`{sign.pattern}`" + ("" if sign.on == ("backend",) else f" ({', '.join(sign.on)})"),
+                sign.what,
+                sign.fix,
+            )
+            for sign in SIGNS
+        ),
+    )
+
+
 def gauges() -> str:
     """What our own program writes."""
     place = METRICS_FILES / "nfsmail_metrics.py"
@@ -372,7 +388,7 @@ def written(name: str) -> str:
         **{"since-2012": since_2012, "left-out": left_out},
         **{"metrics-dovecot": counters, "metrics-own": gauges, "metrics-alerts": alert_table},
         **{"bench-ours": bench_ours, "bench-others": bench_others, "bench-delays": bench_delays},
-        **{"audit-checks": audit_checks, "audit-levels": audit_levels},
+        **{"log-signs": log_signs, "audit-checks": audit_checks, "audit-levels": audit_levels},
     }
     return rules(argument) if kind == "rules" else parts[kind]()
 
