@@ -157,16 +157,18 @@ def test_step(number: int) -> None:
     before = maildir_messages()
     for machine, command in step.before:
         on(machine, command)
-    done = playbook("site", "per_user", *step.arguments)
-    assert done.returncode == 0, done.stdout
-    print(f"changed: {changed(done)}")
+    if number:  # the first is there: the scenario has converged to it, and scenario per_user verifies the same
+        done = playbook("site", "per_user", *step.arguments)
+        assert done.returncode == 0, done.stdout
+        print(f"changed: {changed(done)}")
     for backend in step.backends:
         mounted = on(backend, 'awk \'$2 == "/srv/mail" && $3 != "autofs" {print $3, $4}\' /proc/mounts').splitlines()
         assert len(mounted) == 1, mounted
         kind, options = mounted[0].split()
         shown = {f"{kind} vers={re.findall(r'vers=([0-9.]+)', options)[0]}", *options.split(",")}
         assert set(step.mount) <= shown, (backend, mounted)
-    verified("per_user", *step.arguments, warnings=step.warnings)
+    if number:
+        verified("per_user", *step.arguments, warnings=step.warnings)
     result = run(
         Config(
             lmtp=forwarded(step.lmtp, 24),
@@ -234,7 +236,8 @@ def drained_and_back(step: Step) -> None:
 
 def emptied_and_filled(step: Step) -> None:
     some = sorted(USERS)[:6]
-    with Traffic((step.imap,), some, 1) as traffic:
+    # Without attribute cache the machines have enough to do with half of it; what random does under load, test_claims tells.
+    with Traffic((step.imap,), some, 1, pace=0.5 if step.director else 0.25) as traffic:
         traffic.wait_for("appends", 2 * len(some))
         busy = max(step.backends, key=lambda backend: len(sessions_on(backend)))
         assert sessions_on(busy)
