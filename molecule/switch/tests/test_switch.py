@@ -236,8 +236,7 @@ def drained_and_back(step: Step) -> None:
 
 def emptied_and_filled(step: Step) -> None:
     some = sorted(USERS)[:6]
-    # Without attribute cache the machines have enough to do with half of it; what random does under load, test_claims tells.
-    with Traffic((step.imap,), some, 1, pace=0.5 if step.director else 0.25) as traffic:
+    with Traffic((step.imap,), some, 1) as traffic:
         traffic.wait_for("appends", 2 * len(some))
         busy = max(step.backends, key=lambda backend: len(sessions_on(backend)))
         assert sessions_on(busy)
