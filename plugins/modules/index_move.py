@@ -325,8 +325,7 @@ class IndexMove:
         elsewhere = place not in ("", "MEMORY", self.wanted.get("mail_index_path", ""))
         if not elsewhere or not self.ours or self.current["mail_driver"] in _indexes.DBOX:
             return {"changed": False, "next": "nothing"}
-        answer = self.remove(self.current)
-        places = {"source": place, "target": self.wanted.get("mail_index_path", "")}
+        places, answer = self.places("forget"), self.remove(self.current)
         return {"changed": answer["removed"] > 0, "next": "nothing", **places, **answer}
 
     def remove(self, leftover: Location) -> dict[str, Any]:

@@ -37,24 +37,22 @@ RENDER = """
       when: false
     - ansible.builtin.import_role: {{name: nfsmail.cluster.dovecot_proxy, tasks_from: release.yml}}
       when: false
-    - ansible.builtin.copy:
-        content: "{{{{ __dovecot_plan | nfsmail.cluster.backend_conf }}}}"
-        dest: "{place}/backend-{{{{ item }}}}"
-      vars: {{dovecot_version: "{{{{ item }}}}"}}
-      loop: {versions}
-      when: "'nfsmail_backends' in group_names"
-      delegate_to: localhost
-    - ansible.builtin.copy:
-        content: "{{{{ __dovecot_proxy_plan | nfsmail.cluster.proxy_conf }}}}"
-        dest: "{place}/proxy-{{{{ item }}}}"
-      vars: {{dovecot_proxy_version: "{{{{ item }}}}"}}
-      loop: {versions}
-      when: "'nfsmail_proxies' in group_names"
-      delegate_to: localhost
+{files}
     - ansible.builtin.copy:
         content: "{{{{ {{'members': nfsmail_members, 'map': dovecot_proxy_backends | nfsmail.cluster.shard_map}} | to_json }}}}"
         dest: "{place}/map.json"
       when: "'nfsmail_proxies' in group_names"
+      delegate_to: localhost
+"""
+# A dovecot.conf for each release: the file's name, the group of its machines, the role.
+KINDS = (("backend", "nfsmail_backends", "dovecot"), ("proxy", "nfsmail_proxies", "dovecot_proxy"))
+FILE = """
+    - ansible.builtin.copy:
+        content: "{{{{ __{role}_plan | nfsmail.cluster.{kind}_conf }}}}"
+        dest: "{place}/{kind}-{{{{ item }}}}"
+      vars: {{{role}_version: "{{{{ item }}}}"}}
+      loop: {versions}
+      when: "'{group}' in group_names"
       delegate_to: localhost
 """
 
@@ -70,8 +68,11 @@ def render(
     """Judge an example by playbooks/validate.yml, and leave the files of its first backend and its first proxy in a folder."""
     hosts = ":".join(["nfsmail_backends[0]", *(["nfsmail_proxies[0]"] if has_proxies(folder) else [])])
     playbook = place / "render.yml"
-    text = RENDER.format(root=ROOT, hosts=hosts, place=place, versions=json.dumps(list(versions)))
-    playbook.write_text(text, encoding="utf-8")
+    files = "".join(
+        FILE.format(kind=kind, group=group, role=role, place=place, versions=json.dumps(list(versions)))
+        for kind, group, role in KINDS
+    )
+    playbook.write_text(RENDER.format(root=ROOT, hosts=hosts, place=place, files=files), encoding="utf-8")
     # Becoming root is for the example's machines.
     given = json.dumps({**variables, "ansible_become": False})
     return subprocess.run(
