@@ -22,11 +22,13 @@ from .progress import Progress, in_parallel, run_command
 
 REPOSITORY = "nfsmail/debian-systemd"
 DOVECOT_REPOSITORY = "nfsmail/dovecot"
-# Without POP3, whose package the archive of Debian 11 lists but does not always have.
 DOVECOT_PACKAGES = [
-    *("dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "postfix", "haproxy"),
+    *("dovecot-core", "dovecot-imapd", "dovecot-lmtpd", "dovecot-ldap", "slapd", "ldap-utils", "postfix", "haproxy"),
     *("prometheus", "prometheus-node-exporter"),
 ]
+# Debian 11 without them: its archive lists them, but does not always have them. Nor POP3, for that reason nowhere.
+NEWER_PACKAGES = ["dovecot-sieve", "dovecot-managesieved", "dovecot-submissiond", "dovecot-sqlite", "sqlite3"]
+MORE_PACKAGES = {"bookworm": NEWER_PACKAGES, "trixie": [*NEWER_PACKAGES, "dovecot-flatcurve"]}
 LABEL = "nfsmail.key"
 MAX_AGE_SECONDS = 24 * 3600  # the package lists in the image name files that vanish from mirrors
 
@@ -77,7 +79,8 @@ def provide(suite: str) -> str:
 def provide_dovecot(suite: str) -> str:
     """Have the image with Dovecot; made anew when the one below it is."""
     below = provide(suite)
-    key = f"{_label(suite)}-{'-'.join(DOVECOT_PACKAGES)}"
+    packages = " ".join([*DOVECOT_PACKAGES, *MORE_PACKAGES.get(suite, ())])
+    key = f"{_label(suite)}-{packages.replace(' ', '-')}"
     if _label(suite, DOVECOT_REPOSITORY) == key:
         return "ready"
     # Not a RUN step's start of services: nothing runs in this image but what a test asks for.
@@ -85,7 +88,7 @@ def provide_dovecot(suite: str) -> str:
         f"FROM {REPOSITORY}:{suite}\n"
         "RUN printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
         " && DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends"
-        f" {' '.join(DOVECOT_PACKAGES)}\n"
+        f" {packages}\n"
         f"LABEL {LABEL}={key}\n"
     )
     with tempfile.TemporaryDirectory() as folder:
