@@ -126,7 +126,7 @@ def mount_of(cell: Cell) -> str:
     """The options for mount(8)."""
     if cell.mount:
         return cell.mount
-    ours = [one for one in mount_options(cell.profile) if not one.startswith(("x-", "_netdev", "nofail"))]
+    ours = [one for one in mount_options(cell.profile) if one not in ("_netdev", "nofail", "bg")]
     if cell.cache != CACHES[0]:
         ours = [one for one in ours if one.partition("=")[0] not in AC] + [cell.cache]
     return ",".join(ours)

@@ -20,6 +20,7 @@ STORE = "/srv/mail"
 MOUNT_UNIT = "srv-mail.mount"
 LOCK = f"{STORE}/.nfsmail-fault-lock"
 SERVER = "nfs1"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 DROP_IN = "/etc/systemd/system/nfs-server.service.d/nfsmail.conf"
 
 
@@ -112,7 +113,7 @@ def lock_held(cluster: Cluster, verdict: Callable[[str], None]) -> Iterator[None
 
 def boot_id(machine: str) -> str:
     """Which boot this is."""
-    return on(machine, "cat /proc/sys/kernel/random/boot_id").strip()
+    return on(machine, f"cat {BOOT_ID}").strip()
 
 
 def reset(machine: str) -> None:
@@ -122,7 +123,7 @@ def reset(machine: str) -> None:
 
 def wait_for_boot(machine: str, before: str, service: str) -> None:
     """Until it has booted anew and runs its service."""
-    again = f"! grep -q {before} /proc/sys/kernel/random/boot_id && systemctl is-active {service}"
+    again = f"! grep -q {before} {BOOT_ID} && systemctl is-active {service}"
     wait_until(f"booted, with {service}", machine, again, 300)
 
 
@@ -145,6 +146,20 @@ def machine_reset(machine: Callable[[Cluster], str], service: str, cluster: Clus
         yield
     finally:
         wait_for_boot(name, before, service)
+
+
+@contextmanager
+def booted_without_server(cluster: Cluster) -> Iterator[None]:
+    """A backend boots while it cannot reach its NFS server: Dovecot waits for the store, and starts by itself when it is there."""
+    backend = cluster.backends[0]
+    before = boot_id(backend)
+    tries = f"! grep -q {before} {BOOT_ID} && systemctl is-active {MOUNT_UNIT} | grep activating"
+    with disconnected(SERVER, lambda _: (backend,), "in out", cluster):
+        reset(backend)
+        wait_until("it tries to mount", backend, tries, 300)
+        assert code(backend, "systemctl is-active dovecot") != 0, "Dovecot has started without its store"
+        yield
+    wait_for_boot(backend, before, "dovecot")
 
 
 @contextmanager
@@ -342,6 +357,20 @@ def site_killed(cluster: Cluster) -> Iterator[None]:
         assert has_read_its_file(backend), f"{backend}: Dovecot has not read the file that a killed run wrote"
 
 
+@contextmanager
+def roll_killed(cluster: Cluster) -> Iterator[None]:
+    """The first backend is empty and has its new file; the next run goes on from there."""
+    extra = ("-e", json.dumps({"dovecot_extra_settings": {SETTING: 29}}))
+    killed("roll", cluster, cluster.backends[0], f"grep -q '{SETTING} = 29' /etc/dovecot/dovecot.conf", *extra)
+    yield
+    finished("roll", cluster, *extra)
+    for backend in cluster.backends:
+        assert on(backend, f"doveconf -h {SETTING}").strip() == "29", backend
+        assert has_read_its_file(backend), f"{backend}: Dovecot has not read the file that a killed run wrote"
+    for proxy in cluster.proxies:
+        assert json.loads(on(proxy, "cat /etc/nfsmail-state"))["out"] == [], f"{proxy}: a backend was left empty"
+
+
 def first_backend(cluster: Cluster) -> str:
     return cluster.backends[0]
 
@@ -353,6 +382,7 @@ def first_proxy(cluster: Cluster) -> str:
 V3 = ("3",)
 ANSIBLE: tuple[Fault, ...] = (
     Fault("Ansible: site killed, then run again", site_killed, "run it again", at_once=True, long=True),
+    Fault("Ansible: roll killed, then run again", roll_killed, "run it again", at_once=True, proxies=True, long=True),
 )
 FAULTS: tuple[Fault, ...] = (
     *ANSIBLE,
@@ -360,6 +390,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault("proxy: processes killed", partial(processes_killed, first_proxy), "start Dovecot", proxies=True),
     Fault(
         "backend: machine reset", partial(machine_reset, first_backend, "dovecot"), "it boots", at_once=True, long=True
+    ),
+    Fault(
+        "backend: boots without its NFS server",
+        booted_without_server,
+        "none: Dovecot starts when the server is there",
+        at_once=True,
+        long=True,
     ),
     Fault("server: nfs-server restarted", server_restarted, "none: clients reclaim", at_once=True, lock=True),
     Fault("server: rebooted", server_rebooted, "none: clients reclaim", at_once=True, lock=True, long=True),

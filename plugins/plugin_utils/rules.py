@@ -347,7 +347,12 @@ RULES: tuple[Rule, ...] = (
     ),
     _option("NFS117", "_netdev", "Mounted after the network is up, unmounted before it goes.", "systemd.mount(5)"),
     _option("NFS118", "nofail", "A dead NFS server must not stop the machine from booting.", "systemd.mount(5)"),
-    _option("NFS119", "x-systemd.mount-timeout=90", "A dead NFS server is given up at boot.", "systemd.mount(5)"),
+    _option(
+        "NFS119",
+        "bg",
+        "A machine that boots before its NFS server mounts the store, and starts Dovecot, when the server is there.",
+        "nfs(5); systemd-fstab-generator, which makes of it a mount that is tried without end",
+    ),
     # -- parameters of kernel modules ---------------------------------------------------------------------
     Rule(
         "NFS120",

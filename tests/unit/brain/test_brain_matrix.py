@@ -165,7 +165,7 @@ def expected_options(profile: Profile) -> list[str]:
     options += ["actimeo=0" if profile.topology == "random" else "actimeo=60"]
     options += ["lookupcache=positive"] if profile.topology == "per_user" else []
     options += ["nolock"] if old and not profile.lockd else []
-    return [*options, "_netdev", "nofail", "x-systemd.mount-timeout=90"]
+    return [*options, "_netdev", "nofail", "bg"]
 
 
 def test_mount_options_of_every_profile() -> None:
