@@ -22,7 +22,7 @@ def arguments() -> argparse.Namespace:
     command.add_argument("machine", nargs="*")
     commands.add_parser("down", help="stop all machines and forget their disks")
     command = commands.add_parser("reset", help="put all machines back to a snapshot, in seconds")
-    command.add_argument("snapshot", nargs="?", default=cluster.CLEAN)
+    command.add_argument("snapshot", nargs="*", default=[cluster.CLEAN], help="the first of these that there is")
     command = commands.add_parser("snapshot", help="save the state of all machines")
     command.add_argument("name")
     commands.add_parser("status", help="list the machines")

@@ -10,7 +10,7 @@ import random
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,16 +88,27 @@ def snapshot(machines: list[Machine], name: str) -> None:
     progress.done(f"saved {len(machines)} machines")
 
 
-def reset(lab: Lab, name: str = CLEAN) -> None:
-    """Put every running machine back to a snapshot: disks, memory and processes."""
+def reset(lab: Lab, names: Sequence[str] = (CLEAN,)) -> None:
+    """Put every running machine back to a snapshot, the first of the names that all have: disks, memory and processes."""
     machines = running(lab)
     if not machines:
         raise LabError("the lab is not up: run tools/lab up")
+    taken = set.intersection(*(_snapshots(machine) for machine in machines))
+    name = next((name for name in names if name in taken), "")
+    if not name:
+        raise LabError(f"no snapshot {', '.join(names)}; there are: {', '.join(sorted(taken))}")
     progress = Progress(f"reset to {name}")
     ssh.disconnect()
     _all_paused(machines, f"loadvm {name}")
     in_parallel([machine.name for machine in machines], ssh.set_clock)
     progress.done(", ".join(machine.name for machine in machines))
+
+
+def _snapshots(machine: Machine) -> set[str]:
+    with qemu.monitor(machine) as connection:
+        rows = [line.split() for line in connection.human("info snapshots").splitlines()]
+    # ID TAG SIZE ... below a head line.
+    return {row[1] for row in rows if len(row) > 2 and row[1] != "TAG"}
 
 
 def down(lab: Lab) -> None:
