@@ -25,9 +25,10 @@ lint: ## Run the linters and the type checker
 dovecot: ## Ask Dovecot 2.3.13, 2.3.19 and 2.4.1 about every plan and every shard (Docker)
 	@tools/test dovecot
 
-benchmark: ## How long judging takes, for up to 10,000 hosts
+benchmark: ## How long judging takes, for up to 10,000 hosts, and validate.yml for up to 1,000
 	@tools/setup base
 	@.venv/bin/python tools/benchmark.py
+	@.venv/bin/python tools/benchmark.py --ansible
 
 .PHONY: site
 site: ## Build the package, test it with ansible-test, and make a site of the documentation, .work/site/html
@@ -43,6 +44,14 @@ bench: ## Count the NFS calls of every cell on the lab, and draw them; CELL=rand
 	@tools/setup base lab
 	@tools/lab up
 	@tools/bench $(CELL)
+
+.PHONY: routing-cost
+routing-cost: ## Count what a login costs by shard map, by director and directly (Docker, minutes)
+	@tools/setup base docker
+	@tools/dockerd start
+	@tools/docker-image --dovecot bookworm trixie
+	@.venv/bin/python tests/dovecot/routing_cost.py
+	@.venv/bin/python tools/docs.py
 
 .PHONY: fuzz
 fuzz: ## Feed the brain with nonsense, SECONDS (300) for each of five targets: nothing but our own errors

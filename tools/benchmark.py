@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-FileCopyrightText: The nfsmail.cluster authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much processor time judging takes, and how that grows: tools/benchmark.py [HOSTS...]
+"""How much processor time judging takes, and how that grows: tools/benchmark.py [--ansible] [HOSTS...]
 
 Prints seconds of this machine and, what compares between machines, time for each host relative to the smallest run.
+With --ansible: validate.yml, all of which runs on the controller, for as many hosts, beside a playbook that groups the same
+hosts and does nothing else: what Ansible itself takes. No host is reached.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,9 +103,65 @@ def cpu(work: Callable[[int], int], count: int) -> float:
     return min(taken)
 
 
+NOTHING = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.group_by: {key: everybody}
+- hosts: everybody
+  gather_facts: false
+  tasks:
+    - ansible.builtin.assert: {that: true}
+      run_once: true
+"""
+SITES = (4, 50, 250, 1_000)
+
+
+def inventory(count: int) -> dict[str, Any]:
+    """A cluster of as many hosts, a tenth of them proxies."""
+    proxies = max(1, count // 10)
+    hosts = {
+        "nfs_servers": {"nfs1": {"ansible_host": "192.0.2.1"}},
+        "mail_backends": {f"mail{n}": {"ansible_host": f"10.1.{n >> 8}.{n & 255}"} for n in range(1, count - proxies)},
+        "mail_proxies": {f"proxy{n}": {"ansible_host": f"10.2.{n >> 8}.{n & 255}"} for n in range(1, proxies + 1)},
+    }
+    variables = {
+        **{"nfsmail_topology": "per_user", "nfsmail_nfs_server": "192.0.2.1"},
+        "nfsmail_proxy_password": "not-a-real-secret-0123",
+    }
+    return {"all": {"vars": variables, "children": {group: {"hosts": these} for group, these in hosts.items()}}}
+
+
+def run(playbook: Path, hosts: Path) -> float:
+    """Seconds of a playbook."""
+    command = [str(ROOT / ".venv" / "bin" / "ansible-playbook"), f"--inventory={hosts}", str(playbook)]
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return time.monotonic() - began
+
+
+def with_ansible(sizes: list[int]) -> None:
+    """Print a table."""
+    print(f"{'hosts':>7} {'validate':>9} {'nothing':>9} {'ratio':>6} {'a host':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        nothing, hosts = Path(folder, "nothing.yml"), Path(folder, "hosts.json")
+        nothing.write_text(NOTHING)
+        for count in sizes:
+            hosts.write_text(json.dumps(inventory(count)))
+            ours, least = run(ROOT / "playbooks" / "validate.yml", hosts), run(nothing, hosts)
+            print(
+                f"{count:7,} {ours:7.1f} s {least:7.1f} s {ours / least:6.1f} {1000 * ours / count:5.0f} ms", flush=True
+            )
+
+
 def main() -> None:
     """Print a table."""
-    sizes = [int(word) for word in sys.argv[1:]] or list(SIZES)
+    numbers = [int(word) for word in sys.argv[1:] if word != "--ansible"]
+    if "--ansible" in sys.argv[1:]:
+        with_ansible(numbers or list(SITES))
+        return
+    sizes = numbers or list(SIZES)
     for work in WORK.values():
         work(10)  # what is made once is made
     print(f"{'judged':14} {'hosts':>7} {'CPU s':>8} {'per host':>10}  relative to the first")

@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import re
+import statistics
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -376,6 +377,40 @@ def bench_delays() -> str:
     return table(head, bench.predictions(cells))
 
 
+def routing() -> dict[str, list[dict[str, Any]]]:
+    """What `make routing-cost` has left."""
+    return dict(json.loads((ROOT / "docs" / "routing_cost.json").read_text(encoding="utf-8")))
+
+
+def routing_logins() -> str:
+    """A login by each way, beside a direct one."""
+    trips = {row["way"]: row["round_trips"] for row in routing()["round_trips"]}
+    rows = []
+    for row in routing()["logins"]:
+        ratio = sorted(row["ratio"])
+        spread = f"{statistics.median(ratio):.2f} ({ratio[0]:.2f}–{ratio[-1]:.2f})"
+        rows.append((row["way"], f"{row['per_second']:g}", spread, str(trips.get(row["way"], "-"))))
+    return table(("", "logins per second", "time, direct = 1", "round trips to the backend"), rows)
+
+
+def routing_lookups() -> str:
+    """A lookup among few users and many."""
+    rows = [
+        (row["way"], f"{row['users']:,}", f"{row['map_bytes'] / 1024:.0f} KiB", f"{row['ms']:.2f} ms")
+        for row in routing()["lookups"]
+    ]
+    return table(("", "users", "shard map", "a lookup"), rows)
+
+
+def routing_moved() -> str:
+    """Who moves when a backend comes or goes."""
+    rows = [
+        (f"{row['backends']}, one {row['change']}", f"{row['moved']:.1%}", f"{row['even']:.1%}")
+        for row in routing()["moved"]
+    ]
+    return table(("backends", "users who move", "an even share"), rows)
+
+
 def written(name: str) -> str:
     """The text between a pair of marks; ``variables:ROLE`` and the like have an argument."""
     kind, _, argument = name.partition(":")
@@ -388,6 +423,7 @@ def written(name: str) -> str:
         **{"since-2012": since_2012, "left-out": left_out},
         **{"metrics-dovecot": counters, "metrics-own": gauges, "metrics-alerts": alert_table},
         **{"bench-ours": bench_ours, "bench-others": bench_others, "bench-delays": bench_delays},
+        **{"routing-logins": routing_logins, "routing-lookups": routing_lookups, "routing-moved": routing_moved},
         **{"log-signs": log_signs, "audit-checks": audit_checks, "audit-levels": audit_levels},
     }
     return rules(argument) if kind == "rules" else parts[kind]()

@@ -122,6 +122,14 @@ SIGNS: tuple[Sign, ...] = (
         "warning",
     ),
     Sign(
+        "too many users",
+        r"Out of memory \(service auth ",
+        "the file of users does not fit into the memory that Dovecot gives to logins: nobody can log in",
+        "keep users in SQL or LDAP; for a while, more for `service auth`: `vsz_limit`",
+        source="measured: 10 million users in a file, 2.3.19 and 2.4.1; a million fit into the default of 256 MB",
+        on=("backend", "proxy"),
+    ),
+    Sign(
         "proxy loop",
         r"Proxying loops to itself",
         "a proxy is in its own map of backends",

@@ -35,6 +35,7 @@ LINES = {
     "Time moved forward by 3.100000 seconds - adjusting timeouts.": "",
     "Time jumped forwards 12 seconds": "clock jumped ahead",
     f"Locking transaction log file {PATH} took 31 seconds": "slow locks",
+    "child 156 returned error 83 (Out of memory (service auth { vsz_limit=256 MB }, you may need to increase it)": "too many users",
     "imap(anna@example.com)<7><x>: Disconnected: Logged out": "",
     "auth: Error: passwd-file(x): unknown user": "",
 }
