@@ -88,24 +88,33 @@ def everywhere(machines: Sequence[str], work: Callable[[str], str]) -> dict[str,
 # Locks of NFS clients.
 
 
+TAKE = f"runuser -u vmail -- flock --nonblock {LOCK} true"
+
+
 @contextmanager
-def lock_held(cluster: Cluster, verdict: Callable[[str], None]) -> Iterator[None]:
-    """A backend holds a lock on the store; afterwards another one asks for it."""
-    holder, asks = cluster.backends[:2]
-    take = f"runuser -u vmail -- flock --nonblock {LOCK} true"
+def lock_held(holder: str, asks: str) -> Iterator[None]:
+    """A backend holds a lock on the store, and another one knows."""
     # The id is flock's own: it is what holds the file open.
     on(
         holder,
         f"runuser -u vmail -- sh -c 'exec flock --nonblock {LOCK} sleep 900' </dev/null >/dev/null 2>&1 & sleep 0.1",
     )
-    wait_until("the lock is held", asks, f"! {take}", 60)
     try:
+        wait_until("the lock is held", asks, f"! {TAKE}", 60)
         yield
-        # A server in its grace period lets both wait.
-        answer = code(asks, f"timeout 90 {take}", check=False)
-        verdict({0: "LOST", 1: "kept"}.get(-1 if answer is None else answer, f"no answer ({answer})"))
     finally:
         on(holder, "pkill -u vmail -x sleep", check=False)
+
+
+@contextmanager
+def lock_kept(cluster: Cluster, verdict: Callable[[str], None]) -> Iterator[None]:
+    """A backend holds a lock on the store; afterwards another one asks for it."""
+    holder, asks = cluster.backends[:2]
+    with lock_held(holder, asks):
+        yield
+        # A server in its grace period lets both wait.
+        answer = code(asks, f"timeout 90 {TAKE}", check=False)
+        verdict({0: "LOST", 1: "kept"}.get(-1 if answer is None else answer, f"no answer ({answer})"))
 
 
 # Processes and machines.

@@ -33,7 +33,7 @@ from faults import (
     Row,
     cursors,
     errors_since,
-    lock_held,
+    lock_kept,
     table,
     where_to_look,
 )
@@ -222,7 +222,7 @@ def test_fault(world: World, fault: Fault) -> None:
     start = time.monotonic()
     try:
         with (
-            lock_held(cluster, partial(setattr, row, "lock"))
+            lock_kept(cluster, partial(setattr, row, "lock"))
             if fault.lock and len(cluster.backends) > 1
             else nullcontext()
         ):

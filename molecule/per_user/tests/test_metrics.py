@@ -13,12 +13,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
+from faults import STORE, address, cut, lock_held, mend
 from mailflow.imap import ImapSession
 from proofs import PASSWORD, ROOT, forwarded, on, places, wait_until
 
 SCENARIO = "per_user"
 BACKENDS = ("mail1", "mail2")
-STORE = "/srv/mail"
 PROGRAM = "/var/tmp/nfsmail-metrics"
 # As roles/metrics/vars/main.yml has them.
 BACKEND = f"--chrony --store {STORE} --uid 5000 --gid 5000 --locks {STORE} --sessions imap --rpc nlockmgr --rpc status"
@@ -29,7 +29,6 @@ PROXY = (
 )
 # Not the shell that looks for it.
 CHILD = "[n]fsmail-metrics --chrony"
-LOCK = f"{STORE}/.nfsmail-metrics-lock"
 
 
 def metrics(machine: str, arguments: str) -> dict[str, float]:
@@ -46,14 +45,9 @@ def test_a_backend_tells_of_its_mount_clock_lock_and_users(backend: str) -> None
     before = metrics(backend, BACKEND)
     # A client's kernel lists flock(2) on NFS as such, although the server has it as a byte-range lock.
     held = f'nfsmail_locks{{path="{STORE}",type="flock",state="held"}}'
-    on(backend, f"runuser -u vmail -- sh -c 'exec flock {LOCK} sleep 300' </dev/null >/dev/null 2>&1 &")
     other = BACKENDS[backend == BACKENDS[0]]
-    try:
-        wait_until("the lock is held", other, f"! runuser -u vmail -- flock --nonblock {LOCK} true", 60)
-        with ImapSession(*forwarded("proxy1", 143), user, PASSWORD):
-            found = metrics(backend, BACKEND)
-    finally:
-        on(backend, "pkill -f 'sleep 300'", check=False)
+    with lock_held(backend, other), ImapSession(*forwarded("proxy1", 143), user, PASSWORD):
+        found = metrics(backend, BACKEND)
     assert found[held] == before[held] + 1, (before, found)
     assert found['nfsmail_sessions{protocol="imap"}'] >= 1 and found["nfsmail_users"] >= 1, found
     for part in ("store", "clock", "locks", "rpc", "sessions"):
@@ -77,8 +71,7 @@ def test_the_server_and_the_proxies_tell_of_theirs() -> None:
 def test_a_store_that_does_not_answer_is_told_and_keeps_nobody_waiting() -> None:
     """Linux lets a process be killed that waits for NFS; should one hang all the same, the second run begins no other."""
     responding = f'nfsmail_mount_responding{{path="{STORE}"}}'
-    away = "nft add table inet away; nft add chain inet away output '{ type filter hook output priority 0; }'"
-    on("mail1", f"{away}; nft add rule inet away output ip daddr 10.77.0.1 tcp dport 2049 drop")
+    cut("mail1", f"out ip daddr {address('nfs1')} tcp dport 2049")
     try:
         for _ in range(2):
             found = metrics("mail1", f"{BACKEND} --timeout 3")
@@ -86,6 +79,6 @@ def test_a_store_that_does_not_answer_is_told_and_keeps_nobody_waiting() -> None
             assert "nfsmail_clock_correction_seconds" in found, found
         assert int(on("mail1", f"pgrep -fc '{CHILD}'", check=False)) <= 1
     finally:
-        on("mail1", "nft delete table inet away")
+        mend("mail1")
     wait_until("the child is gone", "mail1", f"! pgrep -f '{CHILD}'", 300)
     assert metrics("mail1", BACKEND)[responding] == 1
