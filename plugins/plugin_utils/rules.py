@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DOVECOT_NFS = "Dovecot documentation, NFS page"
+BILL = "measured: docs: performance"
 DBOX_PAGE = "Dovecot documentation, dbox page"
 SETTINGS_PAGE = "Dovecot documentation, settings reference"
 SEED = "Dovecot wiki, NFS, 2012"
@@ -318,17 +319,18 @@ RULES: tuple[Rule, ...] = (
     _option(
         "NFS113",
         "actimeo=60",
-        "One machine at a time opens a user's mail: its attribute cache can be trusted for a minute.",
-        DOVECOT_NFS,
+        "One machine at a time opens a user's mail: its attribute cache can be trusted for a minute. Without it a session makes "
+        "eleven times as many calls.",
+        f"{DOVECOT_NFS}; {BILL}: 256, with actimeo=0 2915, with noac 2979 calls of a warm session",
         topology=ONE_AT_A_TIME,
         overrides_2012=True,
     ),
     _option(
         "NFS114",
         "actimeo=0",
-        "Any machine may have changed a file: attributes are asked for each time, at a high price; a file held open read-write "
-        "is refreshed by a lock only.",
-        f"{SEED}; measured: neither actimeo=0 nor noac refreshes a file held open read-write",
+        "Any machine may have changed a file: attributes are asked for each time, at the price of twelve times as many calls; a "
+        "file held open read-write is refreshed by a lock only.",
+        f"{SEED}; measured: neither actimeo=0 nor noac refreshes a file held open read-write; {BILL}: 3126 and, per_user, 256 calls",
         topology=("random",),
     ),
     _option(
@@ -480,9 +482,10 @@ RULES: tuple[Rule, ...] = (
         "NFS212",
         "info",
         "index_location",
-        "When a user changes backend, the new one rebuilds its indexes: the first login there is slow.",
+        "When a user changes backend, the new one rebuilds its indexes: the first login there is slow. All others ask the NFS "
+        "server half as often.",
         "expected; use index_location nfs to avoid it",
-        SEED,
+        f"{SEED}; {BILL}: 118 and, indexes on NFS, 256 calls of a warm session, 15 and 45 of a delivery",
         topology=("per_user",),
         mailbox_format=("maildir", "mbox"),
         index_location=("local",),
