@@ -330,6 +330,81 @@ def alert_table() -> str:
     )
 
 
+def topology_pictures() -> Mapping[str, str]:
+    """One drawing for each topology: who opens Anna's mail, and who opens Bert's."""
+    users = {"Anna": (75, 26, "anna"), "Bert": (205, 26, "bert")}
+    two = {"mail1": (75, 156, "host"), "mail2": (205, 156, "host")}
+    return {
+        "single": drawing(
+            "Topology single: one backend",
+            "Clients of Anna and of Bert reach the one backend, mail1. The mail of both is on the NFS server.",
+            {**users, "mail1": (140, 156, "host"), "NFS": (140, 222, "store")},
+            [(start, end, who) for who in users for start, end in ((who, "mail1"), ("mail1", "NFS"))],
+        ),
+        "per_user": drawing(
+            "Topology per_user: one backend for each user",
+            "Clients reach a proxy, which sends Anna to backend mail1 and Bert to backend mail2. The mail of both is on one NFS"
+            " server, and no mailbox is open on two backends.",
+            {**users, "proxy1": (140, 92, "host"), **two, "NFS": (140, 222, "store")},
+            [
+                (start, end, who)
+                for who, backend in (("Anna", "mail1"), ("Bert", "mail2"))
+                for start, end in ((who, "proxy1"), ("proxy1", backend), (backend, "NFS"))
+            ],
+        ),
+        "random": drawing(
+            "Topology random: any backend",
+            "Clients reach a balancer, which sends each to any backend. Anna and Bert are open on mail1 and on mail2 at once:"
+            " two backends write the same files on the NFS server, and mail gets lost.",
+            {**users, "balancer1": (140, 92, "host"), **two, "NFS": (140, 222, "risk")},
+            [
+                (start, end, who)
+                for who in users
+                for start, end in (
+                    (who, "balancer1"),
+                    *(step for backend in two for step in (("balancer1", backend), (backend, "NFS"))),
+                )
+            ],
+        ),
+    }
+
+
+# Fill and border of a box. Text stands in boxes only, so that neither a light nor a dark page makes it hard to read.
+BOXES = {
+    **{"anna": ("#f6f8fa", "#218bff"), "bert": ("#f6f8fa", "#bf8700")},
+    **{"host": ("#f6f8fa", "#8c959f"), "store": ("#dafbe1", "#2da44e"), "risk": ("#ffebe9", "#fa4549")},
+}
+# Colour, dashes, and the place beside the other user's line.
+LINES = {"Anna": ("#218bff", "", -5), "Bert": ("#bf8700", ' stroke-dasharray="6 3"', 5)}
+
+
+def drawing(
+    title: str, text: str, boxes: Mapping[str, tuple[int, int, str]], lines: Iterable[tuple[str, str, str]]
+) -> str:
+    """Boxes (middle, kind) and the lines of users between them, as SVG."""
+    drawn = []
+    for start, end, who in lines:
+        color, dashes, aside = LINES[who]
+        (left, top, _), (right, bottom, _) = boxes[start], boxes[end]
+        drawn.append(
+            f'<line x1="{left + aside}" y1="{top + 16}" x2="{right + aside}" y2="{bottom - 16}" stroke="{color}"'
+            f' stroke-width="2"{dashes}/>'
+        )
+    for label, (left, top, kind) in boxes.items():
+        fill, border = BOXES[kind]
+        drawn.append(
+            f'<rect x="{left - 50}" y="{top - 16}" width="100" height="32" rx="6" fill="{fill}" stroke="{border}"/>'
+        )
+        drawn.append(f'<text x="{left}" y="{top + 5}">{label}</text>')
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="280" height="248" viewBox="0 0 280 248" role="img"'
+        ' aria-labelledby="title desc" font-family="sans-serif" font-size="14" fill="#1f2328" text-anchor="middle">\n'
+        f'<title id="title">{title}</title>\n<desc id="desc">{text}</desc>\n'
+        + "".join(f"{line}\n" for line in drawn)
+        + "</svg>\n"
+    )
+
+
 class _Indented(yaml.SafeDumper):
     """Lists within mappings are indented, as in all our files."""
 
@@ -338,6 +413,7 @@ class _Indented(yaml.SafeDumper):
 
 
 METRICS_FILES = ROOT / "roles" / "metrics" / "files"
+PICTURES = ROOT / "docs" / "pictures"
 
 
 def files() -> Mapping[Path, str]:
@@ -348,6 +424,7 @@ def files() -> Mapping[Path, str]:
         / "nfsmail-alerts.yml": "---\n# For Prometheus (rule_files). Written by tools/docs.py from plugins/plugin_utils/alerts.py.\n"
         + rules_,
         METRICS_FILES / "nfsmail-dashboard.json": json.dumps(alerts.dashboard(), indent=2) + "\n",
+        **{PICTURES / f"topology-{name}.svg": text for name, text in topology_pictures().items()},
     }
 
 
