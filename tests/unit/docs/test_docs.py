@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -108,6 +109,21 @@ def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     for page in [*ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")]:
         assert page.name == "README.md" and page.parent.name == "docs" or os.path.relpath(page, ROOT / "docs") in index
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/[!R]*.md")), ids=lambda page: page.stem)
+def test_every_page_is_on_the_front_page_and_on_the_site(page: Path) -> None:
+    assert f"](docs/{page.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\ndocs/{page.stem}\n" in (ROOT / "docs" / "site" / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("topology", next(key.choices for key in KEYS if key.name == "topology"))
+def test_the_picture_of_a_topology_can_be_read_aloud(topology: str) -> None:
+    svg = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.parse(ROOT / "docs" / "pictures" / f"topology-{topology}.svg").getroot()
+    named = {root.find(f"{svg}{part}").get("id"): root.find(f"{svg}{part}").text for part in ("title", "desc")}
+    assert root.get("role") == "img" and root.get("aria-labelledby").split() == list(named) and all(named.values())
+    assert f"Topology {topology}:" in named["title"]
 
 
 def test_files_that_are_replaced_are_listed() -> None:
