@@ -188,11 +188,6 @@ def translate(value: str, letters: Mapping[str, tuple[str, ...]] = MAIL, shared:
     return "".join(parts)
 
 
-def uses_variables(value: str) -> bool:
-    """The value has something that 2.3 expands."""
-    return "%" in value
-
-
 def _plain(text: str) -> str:
     if "%" in text:
         raise Untranslated(f"what stands behind the % in {text!r} is no variable of 2.3 that we know")

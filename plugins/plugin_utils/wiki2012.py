@@ -222,7 +222,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "A list of kernels that were tried as NFS clients.",
         DROPPED,
         (),
-        "Its kernels are from 2012; Dovecot dropped the list in 2021. What is proven here stands in the README.",
+        "Its kernels are from 2012; Dovecot dropped the list in 2021. What is proven here has a page of its own.",
     ),
     Statement(
         "W28",
@@ -292,8 +292,8 @@ LEFT_OUT: tuple[LeftOut, ...] = (
     ),
     LeftOut(
         "The director of 2.3 (director_servers and so on)",
-        "Not offered by the roles: the shard map does the same on 2.3 and 2.4. Settings of the director are judged on proxies "
-        "of strangers (NFS401, NFS422, NFS432).",
+        "No rule writes them: dovecot_proxy_mode director does, for rings that exist already; the shard map does the same on 2.3 "
+        "and 2.4. On proxies of strangers they are judged (NFS401, NFS422, NFS432).",
     ),
     LeftOut(
         "Lua in password databases, proxy_maybe on every node",

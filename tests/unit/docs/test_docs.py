@@ -126,6 +126,14 @@ def test_the_picture_of_a_topology_can_be_read_aloud(topology: str) -> None:
     assert f"Topology {topology}:" in named["title"]
 
 
+def test_the_design_page_names_every_file_of_the_brain() -> None:
+    told = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").partition("## The brain, file by file")[2]
+    named = set(re.findall(r"`(\w+\.py)`", told.partition("\n## ")[0]))
+    there = {path.name for path in ROOT.glob("plugins/plugin_utils/*.py")}
+    assert named <= there
+    assert {name for name in there if not name.startswith("upgrade_")} <= named
+
+
 def test_files_that_are_replaced_are_listed() -> None:
     listed = (ROOT / "README.md").read_text(encoding="utf-8")
     sources = [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/vars/*.yml")]
