@@ -21,6 +21,7 @@ from ..plugin_utils import (
     balancer_conf,
     bench,
     director,
+    distributions,
     dovecot_conf,
     estate,
     failover,
@@ -216,6 +217,13 @@ def machine_report(
     return report(inventory.machine_problems(variables, members, _values(members, hostvars), read))
 
 
+def machine_notes(facts: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[str]:
+    """What to know of machines that are not refused, a line each."""
+    read = {host: found["nfsmail"] for host, found in facts.items() if "nfsmail" in found}
+    told = {host: {distributions.VARIABLE: hostvars[host].get(distributions.VARIABLE)} for host in read}
+    return distributions.notes(read, told)
+
+
 def verify_answers(members: Mapping[str, Sequence[Mapping[str, Any]]], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """The judgement of all live machines: ``good``, ``counts``, ``checks`` and ``table``."""
     read = [
@@ -301,6 +309,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "cluster_members": cluster_members,
     "cluster_profile": inventory.profile_of,
     "director_overrides": director.overrides,
+    "distribution": distributions.distribution,
     "dovecot_settings": matrix.settings,
     "explain": matrix.explain,
     "exports_file": exports_file,
@@ -316,6 +325,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "kernel_settings": matrix.kernel_settings,
     "lock_conf": lock_conf,
     "log_patterns": log_signs.log_patterns,
+    "machine_notes": machine_notes,
     "machine_report": machine_report,
     "mail_location": dovecot_conf.mail_location,
     "metrics_firewall": metrics.firewall_plan,
@@ -324,6 +334,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "moving_file": moving_file,
     "needs_lockd": matrix.needs_lockd,
     "override_file": override_file,
+    "package_names": distributions.package_names,
     "passwd_file": passwd_file,
     "preload": preload,
     "proxy_conf": dovecot_conf.proxy_conf,

@@ -14,7 +14,7 @@ import shlex
 
 
 def parse_os_release(text: str) -> dict[str, object]:
-    """Distribution, its major version, family and package manager, from os-release."""
+    """Distribution, its version and major version, family and package manager, from os-release."""
     values: dict[str, str] = {}
     for line in text.splitlines():
         name, sign, value = line.strip().partition("=")
@@ -27,6 +27,7 @@ def parse_os_release(text: str) -> dict[str, object]:
     )
     return {
         "distribution": own,
+        "version": values.get("VERSION_ID", ""),
         "major_version": values.get("VERSION_ID", "").partition(".")[0],
         "os_family": family,
         "package_manager": {"RedHat": "dnf", "Debian": "apt"}.get(family, "auto"),

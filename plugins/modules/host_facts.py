@@ -61,7 +61,7 @@ ansible_facts:
   contains:
     nfsmail:
       description:
-        - C(hostname), C(distribution), C(major_version), C(os_family), C(package_manager).
+        - C(hostname), C(distribution), C(version), C(major_version), C(os_family), C(package_manager).
         - C(packages) and C(candidates), package to version, C(users), account to C({uid, gid}).
         - C(units), the systemd units that roles of this collection have written.
         - C(addresses), each IP address of the machine with the name of its interface.
@@ -93,7 +93,8 @@ from ansible_collections.nfsmail.cluster.plugins.module_utils._host import (
 
 
 def _installed(module: AnsibleModule, family: str, names: list[str]) -> dict[str, str]:
-    if not names:
+    # Of other families the brain says that it knows nothing.
+    if not names or family not in ("Debian", "RedHat"):
         return {}
     if family == "RedHat":
         return parse_rpm(module.run_command(["rpm", "-q", "--qf", "%{NAME} %{VERSION}\\n", *names])[1])

@@ -229,6 +229,8 @@ from ansible_collections.nfsmail.cluster.plugins.module_utils import (
 
 NFSD = "/proc/fs/nfsd"
 LOCKD = "/proc/sys/fs/nfs"
+# On Debian, and on the family of Red Hat.
+STATD = ("/var/lib/nfs/sm", "/var/lib/nfs/statd/sm")
 UNIT_PROPERTIES = (
     "Id",
     "LoadState",
@@ -348,10 +350,12 @@ def lockd() -> dict[str, Any] | None:
 
 def statd_monitored() -> list[str]:
     """Hosts that statd watches."""
-    try:
-        return sorted(os.listdir("/var/lib/nfs/sm"))
-    except FileNotFoundError:
-        return []
+    for path in STATD:
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            continue
+    return []
 
 
 def locks() -> int:

@@ -128,7 +128,7 @@ def _global(plan: Mapping[str, Any]) -> list[Group]:
         ),
         Group(
             "For verify.yml, as root only; at a reload the new process takes the ports over through it.",
-            (f"stats socket {SOCKET} mode 600 level admin expose-fd listeners",),
+            (f"stats socket {plan.get('socket', SOCKET)} mode 600 level admin expose-fd listeners",),
         ),
         Group(
             "Clients at a time. By default HAProxy takes as many as it may open files.", (f"maxconn {plan['maxconn']}",)

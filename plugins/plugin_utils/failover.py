@@ -40,7 +40,8 @@ def keepalived_conf(plan: Mapping[str, Any]) -> str:
     """The whole ``keepalived.conf`` of a backend.
 
     ``plan``: ``name``, this backend; ``backends``, all of them, each with ``service_address``; ``interface``, where the
-    addresses go; ``advert_interval``, seconds (1). Errors: whatever `address_problems` finds, and a missing interface.
+    addresses go; ``advert_interval``, seconds (1); ``ss``, that program. Errors: whatever `address_problems` finds, and a
+    missing interface.
     """
     backends = parse_backends(plan["backends"])
     problems = list(address_problems(backends))
@@ -88,7 +89,7 @@ def _instance(owner: Backend, me: Backend, backends: Sequence[Backend], plan: Ma
     order = [owner.name, *heirs(owner.name, [one.name for one in backends])]
     priority = OWNER if me.name == owner.name else max(FIRST_HEIR + 1 - order.index(me.name), 1)
     peers = [one.address for one in backends if one.name != me.name]
-    ends = f'"/usr/bin/ss --kill --no-header src {owner.service_address}"'
+    ends = f'"{plan.get("ss", "/usr/bin/ss")} --kill --no-header src {owner.service_address}"'
     return [
         f"# {owner.name}'s users; after it, in this order: {', '.join(order[1:]) or 'nobody'}.",
         f"vrrp_track_file keep_{owner.name} {{",

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import director
+from . import director, distributions
 from .balancer_conf import health_problems, server_problems
 from .dovecot_conf import (
     EXTRA_VARIABLES,
@@ -52,7 +52,10 @@ PREFIXES = (
 # Which variable holds a machine's release of Dovecot, by the group it is in.
 RELEASES = {"mail_backends": "dovecot_version", "mail_proxies": "dovecot_proxy_version"}
 # What a host may set for itself; everything else of ours must be the same for the whole cluster.
-PER_HOST = ("nfsmail_address", "nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address")
+PER_HOST = (
+    *("nfsmail_address", "nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address"),
+    distributions.VARIABLE,
+)
 
 
 def profile_of(variables: Mapping[str, Any], dovecot_version: str | None = None) -> dict[str, Any]:
@@ -113,9 +116,11 @@ def machine_problems(
 ) -> list[Problem]:
     """What can be told only once the machines were read, and must be told before anything is changed on them.
 
-    ``facts``: host to ``{hostname, packages, candidates}`` as ``host_facts`` found them.
+    ``facts``: host to ``{hostname, distribution, version, packages, candidates}`` as ``host_facts`` found them.
     """
-    releases = {host: _release(found) for host, found in facts.items()}
+    releases = {
+        host: _release(found, str(values.get(host, {}).get(distributions.VARIABLE) or "")) for host, found in facts.items()
+    }
     known = dict(values)
     for group, variable in RELEASES.items():
         for member in members.get(group, ()):
@@ -127,19 +132,22 @@ def machine_problems(
     except NfsmailError:
         profile = None  # told by inventory_problems
     problems = hostname_problems({host: str(found.get("hostname") or host) for host, found in facts.items()})
+    problems += distributions.problems(facts, values, variables)
     problems += _extra_settings(profile, variables, members, known)
     problems += _modes(variables, members, known)
     problems += _config_versions(variables, members, known)
     return list({str(problem): problem for problem in problems}.values())
 
 
-def _release(found: Mapping[str, Any]) -> str:
+def _release(found: Mapping[str, Any], told: str) -> str:
     for where in ("packages", "candidates"):
         for package in ("dovecot-core", "dovecot"):
             version = (found.get(where) or {}).get(package)
             if version:
                 return str(version)
-    return ""
+    # In check mode, of a machine that never fetched its package lists, or of which they cannot be read cheaply.
+    release = distributions.find(found, told)
+    return release.dovecot if release else ""
 
 
 def _config_versions(

@@ -154,6 +154,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "bench_cells": ([], [], "k3pt"),
     "bench_place": ([{"name": "mail1", "address": "192.0.2.1"}], {}, [], {"user": ""}),
     "director_overrides": (["a@x"], [{"name": "mail1", "weight": "heavy"}]),
+    "distribution": ({"distribution": "slackware", "version": "15.0"},),
     "dovecot_settings": ({"topolgy": "single"},),
     "explain": ({"nfs_version": "9"},),
     "mail_location": ({**PLAN, "mail_home": "/srv/%d"},),
@@ -170,6 +171,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "move_plan": (BACKENDS, {}, [], {"verb": "drain", "drain": "mail9"}),
     "needs_lockd": ({"lockd": "maybe"},),
     "override_file": ({"a@x": "mail9"}, BACKENDS),
+    "package_names": (["dovecot-imap"],),
     "passwd_file": ([{"name": "a@x", "password": "k3pt-S3cret"}],),
     "proxy_conf": ({**PLAN, "proxy_password": "k3pt-S3cret"},),
     "routing": ([{"name": "mail1", "state": "sideways"}], {}),
@@ -198,6 +200,7 @@ NEVER_FAIL = {
     "holders",
     "inventory_notes",
     "inventory_report",
+    "machine_notes",
     "machine_report",
     "moving_file",
     "preload",
@@ -303,7 +306,8 @@ def test_inventory_report_compares_what_hosts_say_of_the_cluster() -> None:
 
 def test_every_variable_of_the_roles_is_known() -> None:
     all_of_them = dict.fromkeys(
-        brain._documented() - {"nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address"}
+        brain._documented()
+        - {"nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address", "nfsmail_distribution"}
     )
     assert {"nfsmail_topology", "dovecot_proxy_listen", "timesync_sources", "nfsmail_members"} <= set(all_of_them)
     assert "no role of this collection knows" not in report({**HOSTVARS, "mail1": all_of_them})
