@@ -24,7 +24,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ansible" / "collections"))  # tools/setup makes it
 
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils import alerts, bench, wiki2012
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import alerts, bench, distributions, wiki2012
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.audit import AUDIT_CHECKS, MILDER
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.catalogue import SETTINGS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import CHECKS
@@ -488,6 +488,54 @@ def routing_moved() -> str:
     return table(("backends", "users who move", "an even share"), rows)
 
 
+def releases() -> str:
+    """The distributions that the roles know."""
+    return table(
+        ("distribution", "Dovecot", "", "known from"),
+        (
+            (one.title, one.dovecot, "proven" if one.proven else "rendered, not run", one.source)
+            for one in distributions.RELEASES
+        ),
+    )
+
+
+def distribution_paths() -> str:
+    """Units and paths by family."""
+    return table(
+        ("", "Debian, Ubuntu", "Red Hat's family", "the latter known from"),
+        (
+            (
+                one.what,
+                *(_word(value) if isinstance(value, bool) else f"`{value}`" for value in (one.debian, one.redhat)),
+                one.source,
+            )
+            for one in distributions.DIFFERENCES
+        ),
+    )
+
+
+def distribution_packages() -> str:
+    """Packages by family."""
+    return table(
+        ("package in Debian", "in Red Hat's family", "known from"),
+        (
+            (
+                f"`{one.name}`",
+                "none" if one.redhat is None else f"`{one.redhat}`" if one.redhat else "in another",
+                one.source,
+            )
+            for one in distributions.PACKAGES
+        ),
+    )
+
+
+def distribution_by_hand() -> str:
+    """What operators do themselves."""
+    return table(
+        ("machines", "for", "command"), ((who, what, f"`{command}`") for who, what, command in distributions.BY_HAND)
+    )
+
+
 def written(name: str) -> str:
     """The text between a pair of marks; ``variables:ROLE`` and the like have an argument."""
     kind, _, argument = name.partition(":")
@@ -501,6 +549,8 @@ def written(name: str) -> str:
         **{"metrics-dovecot": counters, "metrics-own": gauges, "metrics-alerts": alert_table},
         **{"bench-ours": bench_ours, "bench-others": bench_others, "bench-delays": bench_delays},
         **{"routing-logins": routing_logins, "routing-lookups": routing_lookups, "routing-moved": routing_moved},
+        **{"releases": releases, "distribution-paths": distribution_paths},
+        **{"distribution-packages": distribution_packages, "distribution-by-hand": distribution_by_hand},
         **{"log-signs": log_signs, "audit-checks": audit_checks, "audit-levels": audit_levels},
     }
     return rules(argument) if kind == "rules" else parts[kind]()

@@ -20,8 +20,9 @@ VARIABLE = "nfsmail_distribution"
 # What nobody here has seen on a machine, nor in the packages themselves.
 UNVERIFIED = "not verified"
 _RUN = "scenario default: run on Debian 11, 12 and 13"
-_RPM_NFS = "nfs-utils.spec of Fedora, from which Red Hat's is made; versions 2.5.4 and 2.8.2"
-_RPM_DOVECOT = "dovecot of AlmaLinux 10 and Rocky Linux 9, its subpackages"
+_RPM_NFS = "nfs-utils.spec of Fedora, from which Red Hat's is made"
+_RPM_DOVECOT = "dovecot-2.3.21-16.el10 of AlmaLinux, whose subpackages are mysql, pgsql, pigeonhole and devel"
+_CHRONY = "Red Hat documentation, RHEL 9 and 10, using chrony"
 
 Value = Union[str, bool]
 
@@ -72,7 +73,7 @@ PACKAGES = (
     # mount.nfs looks protocols up in its /etc/protocols; minimal images of Debian lack it.
     Package("netbase", "", f"package setup has /etc/protocols; {UNVERIFIED}"),
     Package("kmod", "kmod", _RPM_NFS),
-    Package("chrony", "chrony", f"Red Hat documentation; {UNVERIFIED}"),
+    Package("chrony", "chrony", _CHRONY),
     Package("ntpsec", None, "in EPEL only"),
     Package("dovecot-core", "dovecot", _RPM_DOVECOT),
     Package("dovecot-imapd", *_IN_DOVECOT),
@@ -89,7 +90,7 @@ DIFFERENCES = (
         "nfs-utils reads `/etc/nfs.conf.d`",
         True,
         True,
-        "nfs.conf(5) since nfs-utils 2.5.3; README.Ubuntu of nfs-common",
+        f"README.Ubuntu of nfs-common; of nfs-utils 2.5.4 (el9) {UNVERIFIED}",
     ),
     Difference("makes_nfs_conf_d", "its package has the directory", True, False, f"{_RPM_NFS}: not among its files"),
     Difference("statd_path", "where statd keeps its list", "/var/lib/nfs", "/var/lib/nfs/statd", _RPM_NFS),
@@ -98,28 +99,28 @@ DIFFERENCES = (
         "chrony's unit",
         "chrony.service",
         "chronyd.service",
-        f"Red Hat documentation, configuring time; {UNVERIFIED}",
+        _CHRONY,
     ),
     Difference(
         "chrony_conf",
         "chrony's file",
         "/etc/chrony/chrony.conf",
         "/etc/chrony.conf",
-        f"Red Hat documentation, configuring time; {UNVERIFIED}",
+        _CHRONY,
     ),
     Difference(
         "ssl_cert",
         "the certificate that Dovecot's package makes",
         "/etc/dovecot/private/dovecot.pem",
         "/etc/pki/dovecot/certs/dovecot.pem",
-        "dovecot-init.service of Red Hat's packages of 2.3.15 and 2.4, made at Dovecot's first start",
+        "dovecot-init.service of Fedora's packages of 2.3.15 and 2.4: made at Dovecot's first start",
     ),
     Difference(
         "ssl_key",
         "and its key",
         "/etc/dovecot/private/dovecot.key",
         "/etc/pki/dovecot/private/dovecot.pem",
-        "dovecot-init.service of Red Hat's packages of 2.3.15 and 2.4",
+        "dovecot-init.service of Fedora's packages of 2.3.15 and 2.4",
     ),
     Difference(
         "haproxy_socket",
@@ -161,14 +162,24 @@ RELEASES = (
 )
 # What the roles leave to the operator where a distribution closes more than Debian does, by kind of machine. None of it was tried.
 BY_HAND = (
-    ("nfs_servers", "firewalld", "firewall-cmd --permanent --add-service={nfs,mountd,rpc-bind,ntp} and the ports of lockd"),
-    ("mail_backends", "firewalld", "firewall-cmd --permanent --add-port={143,993,24,24245}/tcp; dovecot_firewall narrows it down"),
-    ("mail_backends", "SELinux, mail", "setsebool -P use_nfs_home_dirs on"),
-    ("mail_backends", "SELinux, local indexes", "semanage fcontext -a -t mail_spool_t '/var/lib/nfsmail(/.*)?'"),
-    ("mail_backends, mail_proxies", "SELinux, doveadm and metrics", "semanage port -a -t pop_port_t -p tcp 24245"),
+    ("nfs_servers", "firewalld", "firewall-cmd --permanent --add-service={nfs,ntp}"),
+    (
+        "nfs_servers, NFSv3",
+        "firewalld",
+        "firewall-cmd --permanent --add-service={rpc-bind,mountd} --add-port={4045-4046/tcp,4045-4046/udp}",
+    ),
+    (
+        "mail_backends, NFSv3",
+        "firewalld",
+        "firewall-cmd --permanent --add-service=rpc-bind --add-port={4045-4046/tcp,4045-4046/udp}",
+    ),
+    ("mail_backends", "firewalld", "firewall-cmd --permanent --add-port={143,993,24,24245}/tcp"),
     ("mail_proxies", "firewalld", "firewall-cmd --permanent --add-port={143,993,24}/tcp"),
     ("mail_balancers", "firewalld", "firewall-cmd --permanent --add-port={143,993,24}/tcp"),
-    ("mail_balancers", "SELinux", "setsebool -P haproxy_connect_any on"),
+    ("mail_backends", "SELinux: mail on NFS", "setsebool -P use_nfs_home_dirs on"),
+    ("mail_backends", "SELinux: local indexes", "semanage fcontext -a -t mail_spool_t '/var/lib/nfsmail(/.*)?'"),
+    ("mail_backends", "SELinux: doveadm's port", "semanage port -a -t pop_port_t -p tcp 24245"),
+    ("mail_balancers", "SELinux: ports", "setsebool -P haproxy_connect_any on"),
 )
 # Of a machine that was not read: what is the same for all but one of those that were run.
 UNREAD = RELEASES[1]
@@ -186,7 +197,9 @@ def find(facts: Mapping[str, Any], told: str = "") -> Release | None:
 
 def called(facts: Mapping[str, Any]) -> str:
     """What a machine says that it is."""
-    return f"{facts.get('distribution') or 'unknown'} {facts.get('version') or facts.get('major_version') or ''}".strip()
+    return (
+        f"{facts.get('distribution') or 'unknown'} {facts.get('version') or facts.get('major_version') or ''}".strip()
+    )
 
 
 def distribution(facts: Mapping[str, Any], told: str = "") -> dict[str, Any]:
@@ -217,7 +230,9 @@ def package_names(names: Sequence[str], system: Mapping[str, Any] | None = None)
     found: list[str] = []
     for name in names:
         if name not in _PACKAGES:
-            raise NfsmailError([Problem("package", name, "known here", f"did you mean {nearest(name, _PACKAGES)!r}?", DOCS)])
+            raise NfsmailError(
+                [Problem("package", name, "known here", f"did you mean {nearest(name, _PACKAGES)!r}?", DOCS)]
+            )
         if system is None:
             found += [name, _PACKAGES[name].redhat or ""]
         elif system["packages"][name] is None:

@@ -119,7 +119,8 @@ def machine_problems(
     ``facts``: host to ``{hostname, distribution, version, packages, candidates}`` as ``host_facts`` found them.
     """
     releases = {
-        host: _release(found, str(values.get(host, {}).get(distributions.VARIABLE) or "")) for host, found in facts.items()
+        host: _release(found, str(values.get(host, {}).get(distributions.VARIABLE) or ""))
+        for host, found in facts.items()
     }
     known = dict(values)
     for group, variable in RELEASES.items():

@@ -142,9 +142,22 @@ def test_the_data_is_whole() -> None:
 
 def test_no_role_knows_a_family() -> None:
     """Data of distributions in YAML would be a second place."""
-    for path in (*ROLES.glob("*/tasks/*.yml"), *ROLES.glob("*/vars/*.yml"), *ROLES.glob("*/templates/*"), *ROLES.glob("*/handlers/*")):
+    for path in (
+        *ROLES.glob("*/tasks/*.yml"),
+        *ROLES.glob("*/vars/*.yml"),
+        *ROLES.glob("*/templates/*"),
+        *ROLES.glob("*/handlers/*"),
+    ):
         text = path.read_text(encoding="utf-8")
-        for word in ("os_family", "RedHat", "major_version", "chronyd.service", "nfs-utils", "statd/sm", "['distribution']"):
+        for word in (
+            "os_family",
+            "RedHat",
+            "major_version",
+            "chronyd.service",
+            "nfs-utils",
+            "statd/sm",
+            "['distribution']",
+        ):
             assert word not in text.replace("__nfsmail_distribution", ""), f"{path}: {word}"
 
 

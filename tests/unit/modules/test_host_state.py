@@ -167,3 +167,14 @@ def test_store_clock_and_mounts_of_a_real_mount(tmp_path: pathlib.Path) -> None:
     mount = next(mount for mount in mounts if mount["path"] == str(store))
     assert (mount["source"], mount["fstype"]) == ("made-up", "tmpfs")
     assert {"rw", "nosuid", "mode=755"} <= set(mount["options"])
+
+
+def test_statd_s_list_is_where_the_distribution_has_it(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    debian, redhat = tmp_path / "sm", tmp_path / "statd" / "sm"
+    monkeypatch.setattr(host_state, "STATD", (str(debian), str(redhat)))
+    assert host_state.statd_monitored() == []
+    redhat.mkdir(parents=True)
+    (redhat / "mail1").touch()
+    assert host_state.statd_monitored() == ["mail1"]
+    debian.mkdir()
+    assert host_state.statd_monitored() == []
