@@ -142,12 +142,15 @@ def _member(host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def inventory_report(
-    variables: Mapping[str, Any], members: Mapping[str, Sequence[Mapping[str, Any]]], hostvars: Mapping[str, Any]
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    hostvars: Mapping[str, Any],
+    hosts: Sequence[str] = (),
 ) -> str:
     """Every problem of the inventory as one text; empty when all is well."""
     names = {host: [str(name) for name in hostvars[host]] for host in _hosts(members)}
     values = _values(members, hostvars)
-    return report(inventory.inventory_problems(variables, members, names, _documented(), values, _options()))
+    return report(inventory.inventory_problems(variables, members, names, _documented(), values, _options(), hosts))
 
 
 def inventory_notes(

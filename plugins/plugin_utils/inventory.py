@@ -49,6 +49,11 @@ PREFIXES = (
     "balancer_",
     "metrics_",
 )
+# Variables that are no more, each with what to write in its place. An inventory that has one would be read without it.
+GONE: Mapping[str, str] = {
+    "dovecot_proxy_overrides_file": "nfsmail_overrides_file",
+    "dovecot_proxy_shards_file": "nfsmail_shards_file",
+}
 # Which variable holds a machine's release of Dovecot, by the group it is in.
 RELEASES = {"mail_backends": "dovecot_version", "mail_proxies": "dovecot_proxy_version"}
 # What a host may set for itself; everything else of ours must be the same for the whole cluster.
@@ -72,13 +77,14 @@ def inventory_problems(
     known: Iterable[str] = (),
     values: Mapping[str, Mapping[str, Any]] | None = None,
     specs: Mapping[str, Mapping[str, Any]] | None = None,
+    hosts: Iterable[str] = (),
 ) -> list[Problem]:
     """Every problem of one cluster's inventory.
 
     ``variables``: the ``nfsmail_*`` variables with defaults filled in. ``members``: group to hosts, each
     ``{name, address, weight, state}``. ``names``: host to the variable names it has; ``known``: all names that
     the collection documents. ``values``: host to its own values of documented variables. ``specs``: variable to its
-    argument spec.
+    argument spec. ``hosts``: the machines that take part in the run.
     """
     problems: list[Problem] = []
     try:
@@ -91,6 +97,7 @@ def inventory_problems(
         problems += _topology(profile, members, variables)
         problems += _balancers(profile, members, variables, values or {})
         problems += _secrets(profile, variables)
+    problems += _strangers(members, variables, hosts)
     problems += _members(members, variables)
     problems += _paths(variables, profile)
     problems += _users(variables)
@@ -229,7 +236,7 @@ def hostname_problems(nodenames: Mapping[str, str]) -> list[Problem]:
 
 
 def misspelt(names: Mapping[str, Iterable[str]], known: Iterable[str]) -> list[Problem]:
-    """Variables with one of our prefixes that no role knows."""
+    """Variables with one of our prefixes that no role knows, or no more."""
     documented = set(known)
     if not documented:
         return []
@@ -242,12 +249,12 @@ def misspelt(names: Mapping[str, Iterable[str]], known: Iterable[str]) -> list[P
         Problem(
             name,
             f"set for {', '.join(hosts[:3])}{' and others' if len(hosts) > 3 else ''}",
-            "no role of this collection knows this variable",
-            f"did you mean {nearest(name, documented)!r}?",
+            "this variable has another name now" if name in GONE else "no role of this collection knows this variable",
+            f"call it {GONE[name]}" if name in GONE else f"did you mean {nearest(name, documented)!r}?",
             "docs: variables",
         )
         for name, hosts in sorted(where.items())
-        if name.startswith("nfsmail_") or _close(name, documented)
+        if name in GONE or name.startswith("nfsmail_") or _close(name, documented)
     ]
 
 
@@ -575,6 +582,23 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _strangers(
+    members: Mapping[str, Sequence[Mapping[str, Any]]], variables: Mapping[str, Any], hosts: Iterable[str]
+) -> Iterator[Problem]:
+    """One run is of one cluster: its variables and its machines are taken from the first host."""
+    known = {str(member["name"]) for group in members.values() for member in group}
+    others = sorted(set(hosts) - known)
+    if others:
+        group = str(variables.get("nfsmail_group_mail_backends") or "mail_backends")
+        yield Problem(
+            "hosts of another cluster",
+            others,
+            f"one run is of one cluster, here of the one whose backends are in {group}",
+            "run once for each cluster, with --limit and the group that holds the whole of it",
+            "docs: several clusters",
+        )
 
 
 def _members(members: Mapping[str, Sequence[Mapping[str, Any]]], variables: Mapping[str, Any]) -> Iterator[Problem]:

@@ -179,6 +179,53 @@ def test_live_facts_are_left_by_the_roles() -> None:
         assert f"    {fact}:\n" in text
 
 
+def test_variables_that_are_gone_have_a_name_that_exists() -> None:
+    known = brain._documented()
+    assert set(inventory.GONE.values()) <= known
+    assert not set(inventory.GONE) & known
+    assert all(name.startswith(inventory.PREFIXES) for name in inventory.GONE)
+
+
+# ---- commands ----
+
+
+def test_make_help_lists_every_command() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    told = re.findall(r"^([a-zA-Z_-]+):.*?## (.+)$", text, re.M)
+    phony = {name for line in re.findall(r"^\.PHONY: (.*)$", text, re.M) for name in line.split()} - {"$(SCENARIOS)"}
+    assert {name for name, _line in told} == phony | {"molecule-NAME"}
+    scenarios = dict(told)["molecule-NAME"]
+    assert all(path.parent.name in scenarios for path in (ROOT / "molecule").glob("*/molecule.yml"))
+
+
+def test_the_inner_loop_is_a_command_that_works() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    command = re.search(r"^    PYTHONPATH=(\S+) (\S+) -q -x (\S+) ", text, re.M)
+    assert command and command[2] == ".venv/bin/pytest"
+    assert (ROOT / command[3]).is_dir() and command[1] == ".ansible/collections"
+
+
+def test_the_tags_of_playbooks_are_documented() -> None:
+    tags = {
+        tag
+        for path in (ROOT / "playbooks").glob("*.yml")
+        for play in yaml.safe_load(path.read_text(encoding="utf-8"))
+        for tag in play.get("tags", [])
+    }
+    for path in (*(ROOT / "roles").glob("*/tasks/*.yml"), *(ROOT / "roles").glob("*/handlers/*.yml")):
+        assert "\n  tags:" not in path.read_text(encoding="utf-8"), path
+    page = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    table = page.split("## A part of a run\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \| .+ \|$", table, re.M)) == tags - {"always"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"--tags (\w+)", readme)) == tags - {"always"}
+
+
+def test_the_execution_environment_needs_nothing_else() -> None:
+    """What ansible-builder reads of a collection: no Python and no system package."""
+    assert load(ROOT / "meta" / "execution-environment.yml") == {"version": 1, "dependencies": {}}
+
+
 # ---- files ----
 
 

@@ -36,13 +36,13 @@ def inventory(**variables: Any) -> dict[str, Any]:
     }
 
 
-def validate(tmp_path: Path, data: dict[str, Any], name: str = "validate") -> tuple[int, str]:
+def validate(tmp_path: Path, data: dict[str, Any], name: str = "validate", *options: str) -> tuple[int, str]:
     """Run a playbook; exit code and output, as one line of words."""
     path = tmp_path / "inventory.yml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
     done = subprocess.run(
-        [PLAYBOOK, "-i", str(path), f"playbooks/{name}.yml"],
+        [PLAYBOOK, "-i", str(path), *options, f"playbooks/{name}.yml"],
         cwd=ROOT,
         env=env,
         capture_output=True,
@@ -127,6 +127,12 @@ BAD: list[tuple[str, dict[str, Any], Any, tuple[str, ...]]] = [
         {"nfsmail_toplogy": "single"},
         None,
         ("nfsmail_toplogy", "no role of this collection knows this variable", "did you mean 'nfsmail_topology'?"),
+    ),
+    (
+        "a variable that has another name now",
+        {"dovecot_proxy_shards_file": "/etc/dovecot/map"},
+        None,
+        ("dovecot_proxy_shards_file: 'set for", "this variable has another name now", "call it nfsmail_shards_file"),
     ),
     (
         "no secret",
@@ -268,3 +274,52 @@ def test_an_inventory_without_backends_is_an_error_and_not_an_empty_run(tmp_path
     code, out = validate(tmp_path, data)
     assert code != 0
     assert "No host is in the group of backends" in out
+
+
+def two_clusters() -> dict[str, Any]:
+    """One inventory; the second cluster is one that is refused. Nothing listens where Ansible would connect to."""
+
+    def cluster(name: str, numbers: tuple[int, ...], **variables: Any) -> dict[str, Any]:
+        def hosts(kind: str, used: tuple[int, ...]) -> dict[str, Any]:
+            here = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+            return {f"{kind}-{name}-{number}": {**here, "nfsmail_address": f"192.0.2.{number}"} for number in used}
+
+        return {
+            "vars": {
+                "nfsmail_group_nfs_servers": f"{name}_nfs",
+                "nfsmail_group_mail_backends": f"{name}_backends",
+                **variables,
+            },
+            "children": {
+                f"{name}_nfs": {"hosts": hosts("nfs", numbers[:1])},
+                f"{name}_backends": {"hosts": hosts("mail", numbers[1:])},
+            },
+        }
+
+    east = cluster("east", (1, 11), nfsmail_export_path="/srv/east")
+    return {"all": {"children": {"east": east, "west": cluster("west", (2, 21, 22), nfsmail_export_path="srv/west")}}}
+
+
+def test_two_clusters_in_one_inventory_are_judged_one_at_a_time(tmp_path: Path) -> None:
+    code, out = validate(tmp_path, two_clusters(), "validate", "--limit", "east")
+    assert code == 0 and "west" not in out, out
+    code, out = validate(tmp_path, two_clusters(), "validate", "--limit", "west")
+    assert code != 0 and "nfsmail_export_path: 'srv/west'" in out and "lists 2: mail-west-21, mail-west-22" in out, out
+    assert "east" not in out
+    code, out = validate(tmp_path, two_clusters())
+    assert code != 0 and "hosts of another cluster: ['mail-west-21', 'mail-west-22', 'nfs-west-2']" in out, out
+    for text in (
+        "here of the one whose backends are in east_backends",
+        "with --limit and the group",
+        "nothing was changed",
+    ):
+        assert text in out, out
+
+
+def test_site_configures_one_of_two_clusters(tmp_path: Path) -> None:
+    code, out = validate(tmp_path, two_clusters(), "site", "--limit", "east")
+    assert code != 0
+    # It gets as far as its machines, which do not answer.
+    tried = set(re.findall(r"\[([a-z]+-(?:east|west)-\d+)\]: UNREACHABLE", out))
+    assert tried and tried <= {"nfs-east-1", "mail-east-11"}, out
+    assert "west" not in out, out
