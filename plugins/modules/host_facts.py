@@ -93,8 +93,9 @@ from ansible_collections.nfsmail.cluster.plugins.module_utils._host import (
 
 
 def _installed(module: AnsibleModule, family: str, names: list[str]) -> dict[str, str]:
-    # Of other families the brain says that it knows nothing.
-    if not names or family not in ("Debian", "RedHat"):
+    # The brain says what is wrong with a distribution, in better words than a missing program would.
+    program = {"Debian": "dpkg-query", "RedHat": "rpm"}.get(family)
+    if not names or program is None or module.get_bin_path(program) is None:
         return {}
     if family == "RedHat":
         return parse_rpm(module.run_command(["rpm", "-q", "--qf", "%{NAME} %{VERSION}\\n", *names])[1])

@@ -161,6 +161,12 @@ def test_no_role_knows_a_family() -> None:
             assert word not in text.replace("__nfsmail_distribution", ""), f"{path}: {word}"
 
 
-def test_packages_are_not_asked_of_a_family_that_is_not_known() -> None:
-    """Neither dpkg nor rpm: the brain says more than a missing program would."""
-    assert _installed(None, "arch", ["dovecot-core"]) == {}  # type: ignore[arg-type]
+def test_packages_are_not_asked_without_a_program_for_it() -> None:
+    """What a machine is told to be must not hide what is wrong behind a missing program."""
+
+    class Machine:
+        def get_bin_path(self, name: str) -> str | None:
+            return None
+
+    for family in ("arch", "RedHat", "Debian"):
+        assert _installed(Machine(), family, ["dovecot-core"]) == {}  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils import wiki2012
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import distributions, wiki2012
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import CHECKS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import KEYS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.rules import RULES
@@ -164,6 +164,21 @@ def test_files_that_are_replaced_are_listed() -> None:
     written |= {str(value) for name, value in defaults.items() if name.endswith("_file")}
     assert len(written) > 10
     assert not {path for path in written if f"`{path}`" not in listed}
+
+
+def test_the_readme_lists_the_distributions_as_the_data_has_them() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Supported versions\n")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+    told = set()
+    for names, versions, state in rows:
+        releases = re.findall(r"\b[\d.]+\b", names)
+        assert len(releases) == len(versions.split(", ")), names
+        family = names.split()[1].lower().rstrip(",")
+        told |= {
+            (f"{family} {one}", version, "proven" in state) for one, version in zip(releases, versions.split(", "))
+        }
+    assert told == {(one.key, one.dovecot, one.proven) for one in distributions.RELEASES}
 
 
 def validate(*arguments: str) -> subprocess.CompletedProcess[str]:
