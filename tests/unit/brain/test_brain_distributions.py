@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,15 @@ def test_no_role_knows_a_family() -> None:
             "['distribution']",
         ):
             assert word not in text.replace("__nfsmail_distribution", ""), f"{path}: {word}"
+
+
+def test_roll_brings_dovecot_s_packages_up_to_date_by_any_name() -> None:
+    text = (ROLES / "nfsmail" / "tasks" / "roll_one.yml").read_text(encoding="utf-8")
+    pattern = re.search(r"\['packages'\] \| select\('match', '(.+?)'\)", text)
+    names = distributions.package_names([package.name for package in distributions.PACKAGES])
+    assert pattern and {name for name in names if re.match(pattern[1], name)} == {
+        *("dovecot", "dovecot-core", "dovecot-imapd", "dovecot-pop3d", "dovecot-lmtpd")
+    }
 
 
 def test_packages_are_not_asked_without_a_program_for_it() -> None:
