@@ -9,8 +9,10 @@ This module util is PRIVATE to the collection; it can change without notice.
 
 from __future__ import annotations
 
+import calendar
 import re
 import shlex
+import time
 
 
 def parse_os_release(text: str) -> dict[str, object]:
@@ -83,3 +85,21 @@ def parse_moving(text: str) -> dict[str, str]:
 def parse_held_until(text: str) -> int:
     """The last moment, in seconds since 1970, until which a file of moving users holds logins; 0 for none."""
     return max((int(moment) for moment in re.findall(r"delay_until=(\d+)", text)), default=0)
+
+
+def parse_state_changes(text: str) -> dict[str, int]:
+    """Active units to when each last started, reloaded or restarted, in seconds since 1970.
+
+    ``text``: C(systemctl show --property=Id,ActiveState,StateChangeTimestamp) in the C locale and UTC.
+    """
+    found: dict[str, int] = {}
+    for block in text.split("\n\n"):
+        said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if said.get("ActiveState") != "active":
+            continue
+        try:
+            moment = time.strptime(said["StateChangeTimestamp"], "%a %Y-%m-%d %H:%M:%S UTC")
+        except (KeyError, ValueError):
+            continue
+        found[said.get("Id", "")] = calendar.timegm(moment)
+    return found

@@ -43,6 +43,11 @@ options:
     type: list
     elements: str
     default: []
+  services:
+    description:
+      - Systemd units that run, each with the configuration file that it reads when it starts or reloads.
+    type: dict
+    default: {}
 author: nfsmail.cluster contributors (@nfsmail)
 """
 
@@ -67,8 +72,8 @@ ansible_facts:
         - C(addresses), each IP address of the machine with the name of its interface.
         - C(held_until), until when logins wait by O(moving_file), in seconds since 1970; 0 for none.
         - C(moving), who is on the way by O(moving_file), C(/user) and C(//shard) to the address of the new backend.
-        - C(unread), those O(watched) files that are not what their service has read, as a run leaves them that was killed
-          between writing and reloading.
+        - C(unread), those O(watched) files that are not what their service has read, and those of O(services) that were written
+          after their service has started or reloaded; as a run leaves them that was killed between writing and reloading.
         - C(state), what O(state_file) has; V({}) without it.
       type: dict
 """
@@ -79,6 +84,7 @@ import grp
 import json
 import os
 import pwd
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nfsmail.cluster.plugins.module_utils._host import (
@@ -89,6 +95,7 @@ from ansible_collections.nfsmail.cluster.plugins.module_utils._host import (
     parse_moving,
     parse_os_release,
     parse_rpm,
+    parse_state_changes,
 )
 
 
@@ -150,6 +157,32 @@ def unread_files(paths: list[str]) -> list[str]:
     return [path for path in paths if os.path.exists(path) and not is_read(path)]
 
 
+def written_since(services: dict[str, str], text: str, now: float) -> list[str]:
+    """The files of active units that were written after these have started or reloaded.
+
+    ``text``: what systemctl show said of them. Seconds are all that systemd tells; and a file from the future, which a clock
+    has left that was wrong, says nothing.
+    """
+    changes = parse_state_changes(text)
+    found = []
+    for unit, path in services.items():
+        try:
+            written = int(os.stat(path).st_mtime)
+        except OSError:
+            continue
+        if unit in changes and changes[unit] < written <= now:
+            found.append(path)
+    return sorted(found)
+
+
+def _written_since(module: AnsibleModule, services: dict[str, str]) -> list[str]:
+    there = sorted(unit for unit, path in services.items() if os.path.exists(path))
+    if not there:
+        return []
+    show = ["systemctl", "show", "--property=Id,ActiveState,StateChangeTimestamp", *there]
+    return written_since(services, module.run_command(show, environ_update={"TZ": "UTC"})[1], time.time())
+
+
 def main() -> None:
     """Read and return."""
     module = AnsibleModule(
@@ -159,6 +192,7 @@ def main() -> None:
             "moving_file": {"type": "str", "default": ""},
             "state_file": {"type": "str", "default": ""},
             "watched": {"type": "list", "elements": "str", "default": []},
+            "services": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -175,7 +209,7 @@ def main() -> None:
         users=_users(module.params["users"]),
         addresses=parse_ip_addresses(module.run_command(["ip", "-oneline", "address", "show"])[1]),
         state=_state(module.params["state_file"]),
-        unread=unread_files(module.params["watched"]),
+        unread=[*unread_files(module.params["watched"]), *_written_since(module, module.params["services"])],
         units=sorted(os.path.basename(path) for path in glob.glob("/etc/systemd/system/nfsmail-*.*")),
     )
     moving = _text(module.params["moving_file"])
