@@ -6,12 +6,15 @@ answer; and a new backend (Debian 13) in its place."""
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
-from proofs import changed, code, mail_through, on, playbook, verified
+from mailflow.imap import connect
+from mailflow.lmtp import LmtpClient
+from proofs import PASSWORD, changed, code, forwarded, mail_through, on, playbook, verified
 
 SCENARIO = "single"
 NEW_BACKEND = ("-e", "nfsmail_group_mail_backends=spare_backend")
@@ -62,6 +65,38 @@ def test_the_nfs_calls_of_a_session_are_counted(tmp_path: Path) -> None:
     assert refused.returncode != 0 and "names a user whose mail may be deleted" in refused.stdout, refused.stdout
 
 
+def test_spam_is_sorted_mail_is_counted_and_a_folder_is_shared() -> None:
+    _features("mail1")
+
+
+def _features(backend: str) -> None:
+    """Each run adds one message and finds those before it."""
+    user, other, folder = "user11@example.com", "user12@example.com", "Plans"
+    with LmtpClient(*forwarded(backend, 24)) as lmtp:
+        message = b"From: a@lab.invalid\r\nSubject: offer\r\nX-Spam: yes\r\n\r\nhello\r\n"
+        assert lmtp.deliver("a@lab.invalid", [user], message)[user].ok
+    imap = connect(*forwarded(backend, 143), 60)
+    imap.login(user, PASSWORD)
+    sorted_out = int(imap.select("Junk")[1][0])
+    assert sorted_out == len(
+        on(
+            "nfs1",
+            "ls /srv/mail/example.com/user11/Maildir/.Junk/new /srv/mail/example.com/user11/Maildir/.Junk/cur | grep -E '^[0-9]'",
+        ).split()
+    )
+    (roots, quotas) = imap.getquotaroot("INBOX")[1]
+    counted = re.search(rb"STORAGE (\d+) (\d+)", quotas[0])
+    assert counted and int(counted[1]) > 0 and int(counted[2]) == 1024 * 1024, (roots, quotas)
+    imap.create(folder)
+    imap.append(folder, "", None, b"Subject: plan\r\n\r\nhello\r\n")
+    assert imap.setacl(folder, other, "lr")[0] == "OK"
+    imap.logout()
+    imap = connect(*forwarded(backend, 143), 60)
+    imap.login(other, PASSWORD)
+    assert int(imap.select(f"shared/{user}/{folder}", readonly=True)[1][0]) >= 1
+    imap.logout()
+
+
 def test_nfsv4_needs_no_lockd() -> None:
     assert code("mail1", "test -e /etc/nfs.conf.d/nfsmail-lockd.conf") == 1
     assert on("nfs1", "cat /proc/fs/nfsd/versions").split()[0] == "-3"
@@ -75,10 +110,14 @@ def test_an_operator_s_mount_with_other_options_is_found_by_verify() -> None:
         assert done.returncode != 0
         for words in ("NFS304", "hard is soft, wanted hard", "NFS312", "not running", "NFS304 on mail1: run site.yml"):
             assert words in done.stdout, done.stdout
+        # And as a run leaves it that was killed before it could tell the time daemon.
+        on("mail1", "touch /etc/chrony/chrony.conf")
     finally:
         # site.yml alone puts it right: it compares with what is in effect, not with fstab.
         done = playbook("site", SCENARIO, "--tags", "backend")
     assert done.returncode == 0, done.stdout
+    read = 'date -d "$(systemctl show --value --property=StateChangeTimestamp chrony)" +%s'
+    assert int(on("mail1", read)) >= int(on("mail1", "stat -c %Y /etc/chrony/chrony.conf"))
     assert ",hard," in on("mail1", "grep ' /srv/mail ' /proc/mounts")
 
 
@@ -123,6 +162,7 @@ def test_a_new_backend_with_a_newer_dovecot_takes_over() -> None:
     assert result.ok, result.problems
     assert result.row("older messages still there").verdict == "ok"
     assert "mail2" in result.mails_per_backend and "mail1" not in result.mails_per_backend
+    _features("mail2")
     _indexes_are_local("mail2")
     _mount_is_as_asked("mail2")
     assert "10.77.0.11" not in on("nfs1", "exportfs -s")
