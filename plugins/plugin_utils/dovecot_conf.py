@@ -14,18 +14,17 @@ from functools import cache
 from itertools import starmap
 from typing import Any
 
-from ..module_utils._indexes import WORDS
 from ..module_utils._indexes import location as location_of
-from . import director, location, metrics
+from . import director, features, location, metrics
 from .dialect import Entry, entries, to_doveconf
 from .errors import NfsmailError, Problem
+from .location import translate
 from .matrix import finding_problem, in_range, matching, written_findings
 from .profile import Profile, as_list, parse_profile
 from .rules import RULES
 from .shards import lookup_key, lowered
 
 SOURCE = "Dovecot documentation"
-PROTOCOLS = ("imap", "pop3", "lmtp")
 SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{16,}\Z")
 # The part of the mailbox location below the user's home.
 MAIL_DIR = {"maildir": "Maildir", "mbox": "mail", "sdbox": "sdbox", "mdbox": "mdbox"}
@@ -38,27 +37,6 @@ MATRIX_OWNED = frozenset(rule.target for rule in RULES if rule.effect == "set")
 # In front of a key, so that logins and mail are told apart; never a word for paths.
 SERVICE = {"2.3": "%s/", "2.4": "%{protocol}/"}
 SHARD_SERVICE = {series: f"{prefix}/" for series, prefix in SERVICE.items()}
-PLACEHOLDER = re.compile(r"\{[^{}]*\}")
-
-
-def translate(where: str, template: str, series: str) -> str:
-    """``{user}``, ``{name}``, ``{domain}`` and ``{shard}`` in the words of the dialect; nothing else may vary."""
-    unknown = [word for word in PLACEHOLDER.findall(template) if word not in WORDS]
-    if unknown or "%" in template or "$" in template:
-        raise NfsmailError(
-            [
-                Problem(
-                    where,
-                    template,
-                    f"variables are written {', '.join(WORDS)}, so that Dovecot 2.3 and 2.4 read the same path",
-                    "use these words; 2.4 takes %d and %n literally and puts two users into one directory",
-                    "measured: 2.4.1 with %d/%n",
-                )
-            ]
-        )
-    for word, spelt in WORDS.items():
-        template = template.replace(word, spelt[series == "2.4"])
-    return template
 
 
 def ssha512(password: str, salt_seed: str) -> str:
@@ -105,10 +83,11 @@ def always_written(kind: str, series: str) -> frozenset[str]:
 
 
 def _backend(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
-    return [
+    tree = [
         *_head(plan, profile.series),
         *_mail(plan, profile),
         *(Entry(rule.target, rule.value, rule.text) for rule in matching(profile, "set")),
+        *_features(plan, profile),
         *_delivery(plan, profile),
         *_tls(plan, profile.series, TLS_VARIABLES["backend"]),
         *_balancers(plan),
@@ -117,6 +96,27 @@ def _backend(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
         *metrics.dovecot_entries(plan, profile.dovecot_version, "backend"),
         _inbox(profile.series),
     ]
+    return features.joined(tree)
+
+
+def _features(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
+    """What the cluster's variables ask for (``plan["cluster"]``), with the plugins of the extra settings."""
+    told, extra = plan.get("cluster") or {}, plan.get("extra_settings")
+    _, more = features.plugins_of(EXTRA_VARIABLES["backend"], extra, profile.series, told)
+    return features.entries(told, profile, as_list(plan["protocols"]), more)
+
+
+def feature_conf(
+    told: Mapping[str, Any], profile: Profile, feature: features.Feature, index_path: str
+) -> dict[str, Any]:
+    """What one feature writes, beside what rules about it look at: the matrix' settings and the mailbox location."""
+    plan = {"protocols": told.get("nfsmail_protocols"), "index_path": index_path, "mail_home": "/{user}"}
+    tree = [
+        *_mail({**plan, "mail_uid": "", "mail_gid": ""}, profile),
+        *features.entries(told, profile, as_list(plan["protocols"]), features=[feature]),
+        *_delivery(plan, profile),
+    ]
+    return _as_mapping(features.joined(tree))
 
 
 def _proxy(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
@@ -519,23 +519,25 @@ def _settings_in(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[s
 def _with_extra(tree: list[Entry], plan: Mapping[str, Any], profile: Profile, kind: str) -> list[Entry]:
     variable = EXTRA_VARIABLES[kind]
     extra = plan.get("extra_settings") or {}
-    ours = {entry.name for entry in tree if not isinstance(entry.value, tuple)}
+    told = (plan.get("cluster") or {}) if kind == "backend" else {}
+    ours = {entry.name for entry in tree if not isinstance(entry.value, tuple)} - {features.MAIL_PLUGINS}
+    around = tree
+    if features.wanted(told):
+        # As it would be without the extra settings, whose plugins are among ours by now.
+        around = _backend({**plan, "extra_settings": {}}, profile)
+        ours |= set(features.paths(_features({**plan, "extra_settings": {}}, profile)))
     home = str(plan.get("mail_home") or "")
     problems = extra_problems(
-        variable, extra, profile, kind, ours, _as_mapping(tree), str(plan.get("store") or ""), home
+        variable, extra, profile, kind, ours, _as_mapping(around), str(plan.get("store") or ""), home
     )
     if problems:
         raise NfsmailError(problems)
-    more = [Entry(entry.name, entry.value, "From extra settings in the inventory.") for entry in entries(extra)]
+    rest, _ = features.plugins_of(variable, extra, profile.series, told)
     # A section the role already writes is extended, not written twice.
-    by_name = {entry.name: entry for entry in more}
-    merged = [
-        Entry(entry.name, (*entry.value, *by_name.pop(entry.name).value), entry.why)
-        if entry.name in by_name and isinstance(entry.value, tuple)
-        else entry
-        for entry in tree
-    ]
-    return [*merged, *by_name.values()]
+    present = {entry.name for entry in tree if isinstance(entry.value, tuple)}
+    why = "From extra settings in the inventory."
+    more = [Entry(entry.name, entry.value, "" if entry.name in present else why) for entry in entries(rest)]
+    return features.joined([*tree, *more])
 
 
 def _as_mapping(tree: Iterable[Entry]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import director, distributions
+from . import director, distributions, features
 from .balancer_conf import health_problems, server_problems
 from .dovecot_conf import (
     EXTRA_VARIABLES,
@@ -23,14 +23,14 @@ from .dovecot_conf import (
     always_written,
     balanced_tls_problems,
     extra_problems,
+    feature_conf,
     passwd_lines,
-    translate,
 )
 from .errors import NfsmailError, Problem, nearest
 from .exports import path_problems
 from .failover import address_problems
 from .firewall import ALLOW, allow_problems
-from .location import inside
+from .location import inside, translate
 from .matrix import Finding, finding_problem, plan_findings, settings, written_findings
 from .metrics import range_problems, scraper_problems
 from .option_types import type_problems
@@ -97,6 +97,7 @@ def inventory_problems(
         problems += _topology(profile, members, variables)
         problems += _balancers(profile, members, variables, values or {})
         problems += _secrets(profile, variables)
+        problems += _features(profile, variables, members, values or {})
     problems += _strangers(members, variables, hosts)
     problems += _members(members, variables)
     problems += _paths(variables, profile)
@@ -142,6 +143,8 @@ def machine_problems(
     problems = hostname_problems({host: str(found.get("hostname") or host) for host, found in facts.items()})
     problems += distributions.problems(facts, values, variables)
     problems += _extra_settings(profile, variables, members, known)
+    if profile:
+        problems += _features(profile, variables, members, known)
     problems += _modes(variables, members, known)
     problems += _config_versions(variables, members, known)
     return list({str(problem): problem for problem in problems}.values())
@@ -203,6 +206,8 @@ def inventory_notes(
     for profile, host in _profiles(variables, members, values or {}):
         for row in plan_findings(profile):
             found[row["id"]] = {**row, "message": f"nfsmail_{row['message']}"}
+        for feature, row in _feature_rows(profile, variables):
+            found[row["id"]] = {**row, "message": f"{feature.variable}: {row['message']}"}
         for kind, group in (("backend", "mail_backends"), ("proxy", "mail_proxies")):
             extra = (values or {}).get(host, {}).get(EXTRA_VARIABLES[kind])
             if isinstance(extra, Mapping) and any(member["name"] == host for member in members.get(group, ())):
@@ -306,6 +311,30 @@ def _profiles(
                     continue  # told by inventory_problems
 
 
+def _features(
+    profile: Profile,
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Problem]:
+    """What is wrong with features in this cluster, by the same rules that judge live machines."""
+    for one in [profile, *(found for found, _ in _profiles(variables, members, values))]:
+        for feature in features.wanted(variables):
+            yield from feature.problems(variables, one)
+        for feature, row in _feature_rows(one, variables):
+            if row["level"] == "error":
+                yield finding_problem(feature.variable, row)
+
+
+def _feature_rows(profile: Profile, variables: Mapping[str, Any]) -> Iterator[tuple[features.Feature, Finding]]:
+    for feature in features.wanted(variables):
+        try:
+            conf = feature_conf(variables, profile, feature, str(variables.get("nfsmail_index_path") or ""))
+        except NfsmailError:
+            continue  # told by _paths
+        yield from ((feature, row) for row in written_findings(conf, profile, "backend", *_places(variables)))
+
+
 def _judged(extra: Mapping[str, Any], profile: Profile, kind: str, variables: Mapping[str, Any]) -> list[Finding]:
     try:
         return written_findings({**settings(profile), **extra}, profile, kind, *_places(variables))
@@ -359,10 +388,18 @@ def _extra_settings(
             if not extra:
                 continue
             found: list[dict[str, Problem]] = []
+            served = as_list(own.get("dovecot_protocols") or variables.get("nfsmail_protocols"))
             for release in (version,) if version else KNOWN_SERIES:
                 release_profile = replace(profile or Profile(), dovecot_version=release)
                 around = settings(release_profile)
                 owned = always_written(kind, release_profile.series)
+                if kind == "backend":
+                    owned |= set(features.paths(features.entries(variables, release_profile, served)))
+                    try:
+                        features.plugins_of(EXTRA_VARIABLES[kind], extra, release_profile.series, variables)
+                    except NfsmailError as error:
+                        found.append({problem.rule: problem for problem in error.problems})
+                        continue
                 judged = extra_problems(
                     EXTRA_VARIABLES[kind], extra, release_profile, kind, owned, around, *_places(variables)
                 )

@@ -10,12 +10,34 @@ import posixpath
 import re
 from collections.abc import Mapping
 
-from ..module_utils._indexes import PARTS
+from ..module_utils._indexes import PARTS, WORDS
 from ..module_utils._indexes import read as read_parts
+from .errors import NfsmailError, Problem
 
 # Gone at the next boot, and on one machine only, wherever the mail store is.
 TEMPORARY = ("/dev/shm", "/run", "/var/run", "/tmp")
+PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 HOME = re.compile(r"(~|%h|%\{home\}|%\{userdb:home\})(/|\Z)")
+
+
+def translate(where: str, template: str, series: str) -> str:
+    """``{user}``, ``{name}``, ``{domain}`` and ``{shard}`` in the words of the dialect; nothing else may vary."""
+    unknown = [word for word in PLACEHOLDER.findall(template) if word not in WORDS]
+    if unknown or "%" in template or "$" in template:
+        raise NfsmailError(
+            [
+                Problem(
+                    where,
+                    template,
+                    f"variables are written {', '.join(WORDS)}, so that Dovecot 2.3 and 2.4 read the same path",
+                    "use these words; 2.4 takes %d and %n literally and puts two users into one directory",
+                    "measured: 2.4.1 with %d/%n",
+                )
+            ]
+        )
+    for word, spelt in WORDS.items():
+        template = template.replace(word, spelt[series == "2.4"])
+    return template
 
 
 def write(driver: str, path: str, parts: Mapping[str, str], series: str) -> dict[str, str]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.nfsmail.cluster.plugins.module_utils._indexes import WORDS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dialect import flat, from_doveconf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import (
     MAIL_DIR,
-    WORDS,
     backend_conf,
     passwd_lines,
     proxy_conf,

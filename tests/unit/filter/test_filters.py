@@ -195,6 +195,7 @@ NEVER_FAIL = {
     "cluster_groups",
     "cluster_members",
     "cluster_profile",
+    "dovecot_packages",
     "exports_file",
     "host_errors",
     "holders",

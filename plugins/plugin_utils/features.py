@@ -1,0 +1,232 @@
+# Copyright: (c) 2026, the nfsmail.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a backend does beside storing mail, as data: each feature's plugins, settings and packages.
+
+Several features write into the same settings and sections: ``mail_plugins`` is put together here, once for everybody and
+once for each protocol, and sections of one name become one. What is wrong with a feature in a cluster is said by rules about
+written settings (``rules.py``, ``found``), so that an audit finds it on any machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .dialect import Entry
+from .dialect import entries as entries_of
+from .errors import NfsmailError, Problem
+from .profile import KNOWN_SERIES, Profile, as_list
+from .protocols import CORE, PROTOCOLS
+
+SOURCE = "docs: features"
+MAIL_PLUGINS = "mail_plugins"
+# What stands for the plugins of everybody within a section: in 2.3; 2.4 adds to them by itself.
+INHERITED = ("$mail_plugins", "$SET:mail_plugins")
+# The cluster's variables, with defaults filled in.
+Told = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A mail plugin. ``protocols``: where it is loaded; none means everywhere. ``series``: the dialects that have it."""
+
+    name: str
+    protocols: tuple[str, ...] = ()
+    series: tuple[str, ...] = KNOWN_SERIES
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of backends.
+
+    ``variable``: the variable that asks for it; ``wanted``: whether it does. ``why``: the comment above its plugins.
+    ``settings``: its settings in the profile's dialect; a section ``protocol NAME`` is left out where that is not served.
+    ``packages``: OS family to packages. ``problems``: what is wrong with what it was told.
+    """
+
+    name: str
+    variable: str
+    why: str
+    wanted: Callable[[Told], bool]
+    plugins: tuple[Plugin, ...] = ()
+    settings: Callable[[Told, Profile], Iterable[Entry]] = lambda told, profile: ()
+    packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: Callable[[Told, Profile], Iterable[Problem]] = lambda told, profile: ()
+
+
+# ---- quota ----
+
+SIZE = re.compile(r"[1-9]\d{0,11}[KMGT]\Z")
+QUOTA_ROOT = "User quota"
+# 2.3 would let the last message go over by a tenth of the quota, 2.4 by this; the same on both.
+QUOTA_GRACE = "10M"
+
+
+def _quota_problems(told: Told, profile: Profile) -> Iterator[Problem]:
+    if not SIZE.match(str(told["nfsmail_quota"])):
+        rule = "a whole number with K, M, G or T behind it; empty for no quota"
+        yield Problem("nfsmail_quota", told["nfsmail_quota"], rule, 'write "2G" or the like', SOURCE)
+
+
+def _quota(told: Told, profile: Profile) -> Iterator[Entry]:
+    size, why = str(told["nfsmail_quota"]), "How much mail a user may have, counted in the index files."
+    if profile.series == "2.4":
+        lines = {"driver": "count", "storage_size": size, "storage_grace": QUOTA_GRACE}
+        yield Entry(f'quota "{QUOTA_ROOT}"', entries_of(lines), why)
+    else:
+        rule = {"quota_vsizes": "yes", "quota_rule": f"*:storage={size}", "quota_grace": QUOTA_GRACE}
+        yield Entry("plugin", (Entry("quota", f"count:{QUOTA_ROOT}", why), *entries_of(rule)))
+    why = "Who is over quota is refused before the message is sent: the sender keeps it, and tells its author."
+    yield Entry("protocol lmtp", (Entry("lmtp_rcpt_check_quota", "yes", why),))
+
+
+# ---- all of them ----
+
+FEATURES: tuple[Feature, ...] = (
+    Feature(
+        "quota",
+        "nfsmail_quota",
+        "Quota, and IMAP's commands to ask for it.",
+        lambda told: bool(told.get("nfsmail_quota")),
+        (Plugin("quota"), Plugin("imap_quota", ("imap",))),
+        _quota,
+        problems=_quota_problems,
+    ),
+)
+
+
+def wanted(told: Told) -> list[Feature]:
+    """The features that the cluster's variables ask for."""
+    return [feature for feature in FEATURES if feature.wanted(told)]
+
+
+def packages(protocols: Any, told: Told, family: str) -> list[str]:
+    """What a machine needs for what it serves. ``told``: the cluster's variables; of a proxy none, it has no features."""
+    found = list(CORE.get(family, ()))
+    for name in as_list(protocols):
+        found += PROTOCOLS[name].packages.get(family, ()) if name in PROTOCOLS else ()
+    for feature in wanted(told):
+        found += feature.packages.get(family, ())
+    return list(dict.fromkeys(found))
+
+
+def entries(
+    told: Told,
+    profile: Profile,
+    protocols: Sequence[str],
+    more: Mapping[str, Sequence[str]] | None = None,
+    features: Sequence[Feature] | None = None,
+) -> list[Entry]:
+    """The settings of all features that are wanted, sections joined.
+
+    ``more``: plugins that somebody wants beside ours, by section (see `plugins_of`). ``features``: in place of those wanted.
+    """
+    chosen = wanted(told) if features is None else features
+    if not chosen:
+        return []
+    found = [*_mail_plugins(chosen, profile, more or {})]
+    for feature in chosen:
+        found += feature.settings(told, profile)
+    here = {"doveadm", "lda" if profile.delivery == "lda" else "", *protocols}
+    return joined(
+        entry for entry in found if not entry.name.startswith("protocol ") or entry.name.partition(" ")[2] in here
+    )
+
+
+def joined(tree: Iterable[Entry]) -> list[Entry]:
+    """Sections of one name as one section, where the first of them stands; settings as they come."""
+    found: list[Entry] = []
+    places: dict[str, int] = {}
+    for entry in tree:
+        if not isinstance(entry.value, tuple):
+            found.append(entry)
+        elif entry.name in places:
+            first = found[places[entry.name]]
+            inside = tuple(joined((*first.value, *entry.value)))
+            found[places[entry.name]] = replace(first, value=inside, why=first.why or entry.why)
+        else:
+            places[entry.name] = len(found)
+            found.append(replace(entry, value=tuple(joined(entry.value))))
+    return found
+
+
+def paths(tree: Iterable[Entry], within: str = "") -> Iterator[str]:
+    """Every setting of a tree with its sections in front; ``mail_plugins`` left out, to which others may add."""
+    for entry in tree:
+        if entry.name == MAIL_PLUGINS:
+            continue
+        if isinstance(entry.value, tuple):
+            yield from paths(entry.value, f"{within}{entry.name}/")
+        else:
+            yield f"{within}{entry.name}"
+
+
+def plugins_of(variable: str, extra: Any, series: str, told: Told) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Extra settings without their ``mail_plugins``, and the plugins by section (empty: everywhere).
+
+    Only where features have plugins of their own: otherwise the extra settings stay as they are. Errors: a section that
+    would do without the features' plugins.
+    """
+    if not wanted(told) or not isinstance(extra, Mapping):
+        return (dict(extra) if isinstance(extra, Mapping) else extra), {}
+    rest: dict[str, Any] = {}
+    found: dict[str, list[str]] = {}
+    problems: list[Problem] = []
+    for name, value in extra.items():
+        if name == MAIL_PLUGINS:
+            found[""] = _names(value)
+        elif str(name).startswith("protocol ") and isinstance(value, Mapping) and MAIL_PLUGINS in value:
+            given = value[MAIL_PLUGINS]
+            if series == "2.3" and isinstance(given, str) and not set(given.split()) & set(INHERITED):
+                problems.append(
+                    Problem(
+                        f"{variable}.{name}.{MAIL_PLUGINS}",
+                        given,
+                        "without $mail_plugins in front this section loses the plugins of everybody, our features' among them",
+                        f"write $mail_plugins {given}",
+                        "Dovecot 2.3 documentation, plugins",
+                    )
+                )
+            found[str(name)] = _names(given)
+            left = {inner: text for inner, text in value.items() if inner != MAIL_PLUGINS}
+            rest |= {name: left} if left else {}
+        else:
+            rest[name] = value
+    if problems:
+        raise NfsmailError(problems)
+    return rest, found
+
+
+def _names(given: Any) -> list[str]:
+    if isinstance(given, Mapping):
+        return [str(name) for name, value in given.items() if str(value).lower() in ("yes", "true")]
+    words = given if isinstance(given, (list, tuple)) else str(given or "").split()
+    return [str(word) for word in words if word not in INHERITED]
+
+
+def _mail_plugins(features: Sequence[Feature], profile: Profile, more: Mapping[str, Sequence[str]]) -> Iterator[Entry]:
+    """``mail_plugins`` for everybody first: 2.3 puts it into the sections when it reads them."""
+    names: dict[str, list[str]] = {"": []}
+    whys: dict[str, list[str]] = {"": []}
+    for feature in features:
+        for plugin in feature.plugins:
+            if profile.series in plugin.series:
+                for section in [f"protocol {name}" for name in plugin.protocols] or [""]:
+                    names.setdefault(section, []).append(plugin.name)
+                    whys.setdefault(section, []).append(feature.why)
+    for section, extra in more.items():
+        names.setdefault(section, []).extend(extra)
+    for section, found in names.items():
+        once = list(dict.fromkeys(found))
+        if not once:
+            continue
+        why = "\n".join(dict.fromkeys(whys.get(section, []))) or "From extra settings in the inventory."
+        if profile.series == "2.4":
+            entry = Entry(MAIL_PLUGINS, tuple(Entry(name, "yes") for name in once), why)
+        else:
+            entry = Entry(MAIL_PLUGINS, " ".join([INHERITED[0], *once] if section else once), why)
+        yield Entry(section, (entry,)) if section else entry

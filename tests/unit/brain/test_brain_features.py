@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: The nfsmail.cluster authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Features: one right mail_plugins for each protocol, sections joined, packages, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils import features
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dialect import Entry, flat, from_doveconf
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import backend_conf
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import NfsmailError
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.features import Feature, Plugin
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import parse_profile
+from brain_samples import VERSIONS, refusal
+from plans import backend
+
+QUOTA = {"nfsmail_quota": "2G"}
+# Two features that meet in every place: plugins of everybody, of a protocol, a section, 2.3's plugin section.
+FIRST = Feature("first", "nfsmail_first", "The first.", lambda told: True, (Plugin("a"), Plugin("b", ("imap", "lda"))))
+SECOND = Feature(
+    "second",
+    "nfsmail_second",
+    "The second.",
+    lambda told: True,
+    (Plugin("c"), Plugin("a"), Plugin("d", ("imap", "pop3")), Plugin("old", series=("2.3",))),
+    lambda told, profile: (Entry("protocol imap", (Entry("x", "1"),)), Entry("protocol pop3", (Entry("x", "2"),))),
+)
+
+
+def conf(version: str, told: dict[str, Any], **changes: Any) -> dict[str, str]:
+    return flat(from_doveconf(backend_conf(backend(version, cluster=told, **changes))))
+
+
+def both(version: str, delivery: str = "lmtp", **more: Any) -> dict[str, str]:
+    profile = parse_profile({"dovecot_version": version, "delivery": delivery})
+    tree = features.entries({}, profile, ["imap", "lmtp"], features=[FIRST, SECOND], **more)
+    assert len({entry.name for entry in tree}) == len(tree)
+
+    def flatten(entries: Any, path: str = "") -> dict[str, str]:
+        found: dict[str, str] = {}
+        for entry in entries:
+            assert path + entry.name not in found
+            if isinstance(entry.value, tuple):
+                found.update(flatten(entry.value, f"{path}{entry.name}/"))
+            else:
+                found[path + entry.name] = entry.value
+        return found
+
+    return flatten(tree)
+
+
+def test_plugins_of_several_features_are_one_setting() -> None:
+    assert both("2.3.19") == {
+        "mail_plugins": "a c old",
+        "protocol imap/mail_plugins": "$mail_plugins b d",
+        "protocol imap/x": "1",
+    }
+    assert both("2.4.1") == {
+        "mail_plugins/a": "yes",
+        "mail_plugins/c": "yes",
+        "protocol imap/mail_plugins/b": "yes",
+        "protocol imap/mail_plugins/d": "yes",
+        "protocol imap/x": "1",
+    }
+    # dovecot-lda serves nothing: it is there where it delivers.
+    assert both("2.3.19", "lda")["protocol lda/mail_plugins"] == "$mail_plugins b"
+    assert both("2.3.19", more={"": ["e"], "protocol lmtp": ["f"]}) == {
+        **both("2.3.19"),
+        "mail_plugins": "a c old e",
+        "protocol lmtp/mail_plugins": "$mail_plugins f",
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_features_the_file_is_as_it_was(version: str) -> None:
+    assert backend_conf(backend(version, cluster={"nfsmail_quota": ""})) == backend_conf(backend(version))
+    assert "mail_plugins" not in backend_conf(backend(version))
+
+
+def test_packages_follow_from_what_is_served() -> None:
+    assert features.packages(["imap", "lmtp"], {}, "Debian") == ["dovecot-core", "dovecot-imapd", "dovecot-lmtpd"]
+    served = features.packages("imap,pop3,sieve", QUOTA, "Debian")
+    assert served == ["dovecot-core", "dovecot-imapd", "dovecot-pop3d", "dovecot-managesieved", "dovecot-sieve"]
+    assert features.packages(["imap", "sieve"], {}, "RedHat") == ["dovecot", "dovecot-pigeonhole"]
+
+
+# ---- extra settings beside features ----
+
+
+def test_an_operators_plugins_join_ours() -> None:
+    old = {"mail_plugins": "zlib", "protocol imap": {"mail_plugins": "$mail_plugins notify", "imap_id_log": "*"}}
+    found = conf("2.3.19", QUOTA, extra_settings=old)
+    assert found["mail_plugins"] == "quota zlib"
+    assert found["protocol imap/mail_plugins"] == "$mail_plugins imap_quota notify"
+    assert found["protocol imap/imap_id_log"] == "*"
+    text = backend_conf(backend("2.3.19", cluster=QUOTA, extra_settings=old))
+    # 2.3 looks at what stands above.
+    assert text.index("\nmail_plugins = quota zlib") < text.index("protocol imap {")
+    for new in ({"mail_plugins": {"zlib": True}}, {"mail_plugins": "zlib"}):
+        found = conf("2.4.1", QUOTA, extra_settings=new)
+        assert {name for name in found if name.startswith("mail_plugins/")} == {
+            "mail_plugins/quota",
+            "mail_plugins/zlib",
+        }
+
+
+def test_a_section_that_would_lose_our_plugins_is_refused() -> None:
+    extra = {"protocol lmtp": {"mail_plugins": "notify"}}
+    (problem,) = refusal(backend_conf, backend("2.3.19", cluster=QUOTA, extra_settings=extra))
+    assert problem.variable == "dovecot_extra_settings.protocol lmtp.mail_plugins"
+    assert problem.fix == "write $mail_plugins notify"
+    # Without features of ours it is the operator's business.
+    assert conf("2.3.19", {}, extra_settings=extra)["protocol lmtp/mail_plugins"] == "notify"
+
+
+@pytest.mark.parametrize(
+    ("version", "extra"),
+    [
+        ("2.3.19", {"plugin": {"quota_rule": "*:storage=1T"}}),
+        ("2.4.1", {'quota "User quota"': {"storage_size": "1T"}}),
+        ("2.4.1", {"protocol lmtp": {"lmtp_rcpt_check_quota": "no"}}),
+    ],
+)
+def test_what_a_feature_writes_nobody_else_does(version: str, extra: dict[str, Any]) -> None:
+    (problem,) = refusal(backend_conf, backend(version, cluster=QUOTA, extra_settings=extra))
+    assert problem.rule == "the matrix and the role's own variables decide this setting"
+    conf(version, {}, extra_settings=extra)
+
+
+def test_what_rules_say_of_an_operators_plugin_is_said_beside_features() -> None:
+    extra = {"service quota-status": {"executable": "quota-status -p postfix"}}
+    with pytest.raises(NfsmailError, match="NFS419"):
+        backend_conf(backend("2.3.19", cluster=QUOTA, extra_settings=extra))
+
+
+# ---- quota ----
+
+
+def test_a_quota_of_2_3() -> None:
+    found = conf("2.3.19", QUOTA)
+    assert {name: text for name, text in found.items() if "quota" in name + text} == {
+        "mail_plugins": "quota",
+        "protocol imap/mail_plugins": "$mail_plugins imap_quota",
+        "plugin/quota": "count:User quota",
+        "plugin/quota_vsizes": "yes",
+        "plugin/quota_rule": "*:storage=2G",
+        "plugin/quota_grace": "10M",
+        "protocol lmtp/lmtp_rcpt_check_quota": "yes",
+    }
+
+
+def test_a_quota_of_2_4() -> None:
+    found = conf("2.4.1", QUOTA)
+    assert {name: text for name, text in found.items() if "quota" in name + text} == {
+        "mail_plugins/quota": "yes",
+        "protocol imap/mail_plugins/imap_quota": "yes",
+        'quota "User quota"/driver': "count",
+        'quota "User quota"/storage_size': "2G",
+        'quota "User quota"/storage_grace': "10M",
+        "protocol lmtp/lmtp_rcpt_check_quota": "yes",
+    }
+    assert "protocol lmtp/lmtp_rcpt_check_quota" not in conf("2.4.1", QUOTA, protocols=["imap"])
