@@ -20,14 +20,13 @@ from typing import Any
 from .dovecot_conf import SECRET
 from .errors import NfsmailError, Problem
 from .profile import as_list
+from .protocols import served
 from .shards import Backend, lowered, parse_backends
 
 SOURCE = "HAProxy documentation, configuration manual"
 MEASURED = "measured: HAProxy 2.2, 2.6 and 3.0"
 DOCS = "docs: choosing a topology"
 SOCKET = "/run/haproxy/admin.sock"
-# Port without and with TLS of what mail clients speak.
-CLIENT_PORTS: Mapping[str, tuple[int, int]] = {"imap": (143, 993), "pop3": (110, 995)}
 SERVER_NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 HEALTH_USER = re.compile(r"[A-Za-z0-9._@+-]+\Z")
 # HAProxy multiplies a server's id by 4096 before it hashes it, in 32 bits: larger ids would not differ.
@@ -207,20 +206,19 @@ def _affinity() -> list[Group]:
 
 
 def _client_check(plan: Mapping[str, Any]) -> list[Group]:
-    protocol = next(name for name in CLIENT_PORTS if name in as_list(plan["protocols"]))
-    plain, tls = CLIENT_PORTS[protocol]
+    protocol = served(as_list(plan["protocols"]))[0]
     user, secret = str(plan["health_user"] or ""), str(plan["health_password"] or "")
-    if user and protocol == "imap" and plan["topology"] == "random":
+    if user and protocol.name == "imap" and plan["topology"] == "random":
         why = (
             "A whole login, as a client does: TLS, password, mail process. It opens no mailbox: several machines would, at"
             " the same time."
         )
         talk = [(f"a1 LOGIN {user} {secret}", "a1 OK"), ("a2 LOGOUT", "a2 OK")]
-        return [Group(why, _dialogue(tls, True, "* OK", talk))]
+        return [Group(why, _dialogue(protocol.tls_port, True, protocol.greeting, talk))]
     why = "Dovecot answers, behind the PROXY header."
     if plan["topology"] == "per_user":
         why += " No login: it would end on one backend, and that one's fault would take all proxies away."
-    return [Group(why, _dialogue(plain, False, {"imap": "* OK", "pop3": "+OK"}[protocol], []))]
+    return [Group(why, _dialogue(protocol.port, False, protocol.greeting, []))]
 
 
 def _dialogue(port: int, tls: bool, greeting: str, talk: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -262,9 +260,7 @@ def _binds(plan: Mapping[str, Any], ports: Sequence[int]) -> tuple[str, ...]:
 
 
 def _client_ports(plan: Mapping[str, Any]) -> list[int]:
-    return [
-        port for protocol, ports in CLIENT_PORTS.items() if protocol in as_list(plan["protocols"]) for port in ports
-    ]
+    return [port for one in served(as_list(plan["protocols"])) for port in one.ports]
 
 
 def _bind_address(address: str) -> str:

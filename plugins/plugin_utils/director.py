@@ -15,12 +15,12 @@ from typing import Any
 from .dialect import Entry
 from .errors import NfsmailError, Problem
 from .profile import series_of
+from .protocols import served
 from .shards import Backend, lowered, parse_backends, shard_map, shard_of
 
 SOURCE = "Dovecot 2.3 documentation, director"
 MODES = ("shards", "director")
 VHOSTS = 100  # points of a backend on the ring; the director's own default
-LOGINS = ("imap", "pop3")
 
 
 def problems(
@@ -99,7 +99,6 @@ def entries(plan: Mapping[str, Any], told: Mapping[str, str]) -> list[Entry]:
     if wrong:
         raise NfsmailError(wrong)
     up = [backend.address for backend in backends if backend.state == "up"]
-    protocols = [name for name in LOGINS if name in plan["protocols"]]
     lookups = ["lmtp", "doveadm"] if "lmtp" in plan["protocols"] else ["doveadm"]
     route = (
         Entry("args", "proxy=y nopassword=y"),
@@ -129,7 +128,10 @@ def entries(plan: Mapping[str, Any], told: Mapping[str, str]) -> list[Entry]:
             (Entry("unix_listener ipc", (Entry("user", "$default_internal_user"),)),),
             "Lets a director end sessions.",
         ),
-        *(Entry(f"service {name}-login", (Entry("executable", f"{name}-login director"),)) for name in protocols),
+        *(
+            Entry(one.service, (Entry("executable", f"{one.login}-login director"),))
+            for one in served(plan["protocols"])
+        ),
         *(Entry(f"protocol {name}", (Entry("auth_socket_path", "director-userdb"),)) for name in lookups),
     ]
 

@@ -21,6 +21,7 @@ from .errors import NfsmailError, Problem
 from .location import translate
 from .matrix import finding_problem, in_range, matching, written_findings
 from .profile import Profile, as_list, parse_profile
+from .protocols import served
 from .rules import RULES
 from .shards import lookup_key, lowered
 
@@ -322,13 +323,13 @@ def _logins(plan: Mapping[str, Any]) -> dict[str, tuple[Entry, ...]]:
     """
     if not as_list(plan["balancers"]):
         return {}
+    why = "A connection begins with a balancer's PROXY header, in front of TLS."
     return {
-        f"service {protocol}-login": tuple(
-            Entry(f"inet_listener {protocol}{tls}", _haproxy(balanced=True), why)
-            for tls, why in (("", "A connection begins with a balancer's PROXY header, in front of TLS."), ("s", ""))
+        one.service: tuple(
+            Entry(f"inet_listener {name}", _haproxy(balanced=True), "" if number else why)
+            for number, name in enumerate(one.listeners)
         )
-        for protocol in as_list(plan["protocols"])
-        if protocol != "lmtp"
+        for one in served(as_list(plan["protocols"]))
     }
 
 
@@ -419,7 +420,7 @@ def _route(
 
 
 def _proxy_services(plan: Mapping[str, Any], version: str) -> list[Entry]:
-    protocols = as_list(plan["protocols"])
+    services = {one.service for one in served(as_list(plan["protocols"]))}
     logins: dict[str, list[Entry]] = {service: list(lines) for service, lines in _logins(plan).items()}
     why: dict[str, str] = {}
     for rule in RULES:
@@ -432,7 +433,7 @@ def _proxy_services(plan: Mapping[str, Any], version: str) -> list[Entry]:
         *(
             Entry(service, tuple(lines), why.get(service, ""))
             for service, lines in logins.items()
-            if service.removeprefix("service ").removesuffix("-login") in protocols
+            if service in services
         ),
         *_doveadm(plan, proxy=True),
     ]

@@ -19,7 +19,8 @@ from typing import Any
 from .dialect import Entry
 from .dialect import entries as entries_of
 from .errors import NfsmailError, Problem
-from .profile import KNOWN_SERIES, Profile, as_list
+from .location import translate
+from .profile import KNOWN_SERIES, TRUE_WORDS, Profile, as_list
 from .protocols import CORE, PROTOCOLS
 
 SOURCE = "docs: features"
@@ -84,6 +85,58 @@ def _quota(told: Told, profile: Profile) -> Iterator[Entry]:
     yield Entry("protocol lmtp", (Entry("lmtp_rcpt_check_quota", "yes", why),))
 
 
+# ---- Sieve ----
+
+# Scripts of everybody, as role dovecot writes and compiles them.
+SIEVE_DIRECTORY = "/etc/dovecot/nfsmail-sieve"
+# Compiled scripts of users on this machine's own disk: backends of two releases would compile one another's anew.
+SIEVE_BINARIES = "/var/lib/nfsmail/sieve/{domain}/{name}"
+SCRIPT_NAME = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
+
+
+def scripts(told: Told) -> list[Mapping[str, Any]]:
+    """The scripts of everybody, in the order in which they run."""
+    given = told.get("nfsmail_sieve_before") or []
+    return [one for one in given if isinstance(one, Mapping)] if isinstance(given, (list, tuple)) else []
+
+
+def _sieve_problems(told: Told, profile: Profile) -> Iterator[Problem]:
+    if profile.delivery != "lda" and "lmtp" not in as_list(told.get("nfsmail_protocols")):
+        rule = "Sieve runs where Dovecot delivers, by lmtp or lda"
+        yield Problem("nfsmail_sieve", told["nfsmail_sieve"], rule, "add lmtp to nfsmail_protocols", SOURCE)
+    names: set[str] = set()
+    for number, one in enumerate(scripts(told)):
+        where, name = f"nfsmail_sieve_before[{number}]", str(one.get("name") or "")
+        if not SCRIPT_NAME.match(name) or name in names:
+            rule = "small letters, digits and dashes, another name for each script: it becomes a file's"
+            yield Problem(f"{where}.name", name or None, rule, "name it after what it does, such as spam", SOURCE)
+        names.add(name)
+        if not str(one.get("script") or "").strip():
+            yield Problem(
+                f"{where}.script", None, "the text of a Sieve script", "write it, or remove the entry", SOURCE
+            )
+
+
+def _sieve(told: Told, profile: Profile) -> Iterator[Entry]:
+    personal = "Users' scripts are in their homes, on the mail store."
+    binaries = "Compiled, they are on this machine's own disk: each backend has a release of its own."
+    before = "For everybody, before users' own."
+    place = translate("sieve", SIEVE_BINARIES, profile.series) if profile.topology != "single" else ""
+    files = {str(one.get("name")): f"{SIEVE_DIRECTORY}/{one.get('name')}.sieve" for one in scripts(told)}
+    if profile.series == "2.4":
+        lines = entries_of({"driver": "file", "path": "~/sieve", "active_path": "~/.dovecot.sieve"})
+        bin_path = (Entry("bin_path", place, binaries),) if place else ()
+        yield Entry("sieve_script personal", (*lines, *bin_path), personal)
+        for name, path in files.items():
+            lines = entries_of({"type": "before", "driver": "file", "path": path})
+            yield Entry(f"sieve_script before-{name}", lines, before)
+        return
+    where = f"file:~/sieve;active=~/.dovecot.sieve{f';bindir={place}' if place else ''}"
+    yield Entry("plugin", (Entry("sieve", where, f"{personal}\n{binaries}" if place else personal),))
+    for number, path in enumerate(files.values(), 1):
+        yield Entry("plugin", (Entry(f"sieve_before{number if number > 1 else ''}", path, before),))
+
+
 # ---- all of them ----
 
 FEATURES: tuple[Feature, ...] = (
@@ -96,7 +149,22 @@ FEATURES: tuple[Feature, ...] = (
         _quota,
         problems=_quota_problems,
     ),
+    Feature(
+        "sieve",
+        "nfsmail_sieve",
+        "Sieve scripts decide where mail goes.",
+        lambda told: is_yes(told.get("nfsmail_sieve")),
+        (Plugin("sieve", ("lmtp", "lda")),),
+        _sieve,
+        {"Debian": ("dovecot-sieve",), "RedHat": ("dovecot-pigeonhole",)},
+        _sieve_problems,
+    ),
 )
+
+
+def is_yes(value: Any) -> bool:
+    """A boolean, or a word for one as Ansible takes it."""
+    return str(value).strip().lower() in TRUE_WORDS
 
 
 def wanted(told: Told) -> list[Feature]:
@@ -112,6 +180,15 @@ def packages(protocols: Any, told: Told, family: str) -> list[str]:
     for feature in wanted(told):
         found += feature.packages.get(family, ())
     return list(dict.fromkeys(found))
+
+
+def unasked(told: Told) -> Iterator[Problem]:
+    """What would be of no use without a feature that nobody asks for."""
+    if not is_yes(told.get("nfsmail_sieve")):
+        for variable, given in (("nfsmail_protocols", "sieve"), ("nfsmail_sieve_before", "")):
+            if told.get(variable) and (not given or given in as_list(told[variable])):
+                rule = "without nfsmail_sieve no script is ever run"
+                yield Problem(variable, given or "scripts", rule, "set nfsmail_sieve: true, or remove it", SOURCE)
 
 
 def entries(

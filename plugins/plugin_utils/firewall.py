@@ -12,11 +12,12 @@ from typing import Any
 
 from .errors import NfsmailError, Problem
 from .profile import as_list
+from .protocols import LOGINS
 
-# IMAP and POP3, with TLS from the start and without; closed also while nobody listens there.
-MAIL_PORTS = (110, 143, 993, 995)
+# Of all that users log in to, with TLS from the start and without; closed also while nobody listens there.
+MAIL_PORTS = tuple(sorted(port for one in LOGINS.values() for port in one.ports))
 # Where proxies log users in; a login without TLS hands its connection to the user's own process.
-PLAIN_PORTS = (110, 143)
+PLAIN_PORTS = tuple(sorted(one.port for one in LOGINS.values()))
 # What of a plan the packet filter shows.
 SHOWN = ("ports", "ipv4", "ipv6")
 ALLOW = "dovecot_firewall_allow"

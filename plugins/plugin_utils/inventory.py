@@ -318,6 +318,7 @@ def _features(
     values: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Problem]:
     """What is wrong with features in this cluster, by the same rules that judge live machines."""
+    yield from features.unasked(variables)
     for one in [profile, *(found for found, _ in _profiles(variables, members, values))]:
         for feature in features.wanted(variables):
             yield from feature.problems(variables, one)

@@ -24,10 +24,10 @@ from typing import Any
 from ..module_utils._indexes import expand
 from . import director
 from .errors import NfsmailError, Problem, nearest
+from .protocols import LOGINS
 from .shards import KNOWN_KEYS, SHARD_NAMES, Backend, lookup_key, lowered, parse_backends, shard_map, shard_of
 
 SOURCE = "docs: operating the cluster"
-LOGINS = ("imap", "pop3")
 # A port where nobody listens: the proxy answers LMTP 451 for this recipient, and the sender tries again.
 NOWHERE = "host=127.0.0.1 port=1"
 

@@ -122,6 +122,9 @@ PATHS = (
     r"(.*/)?(mail_(home|path|location|inbox_path|index_path|control_path|volatile_path|alt_path|cache_path|ext_attachment_path)"
     r"|mail_attachment_dir|auth_username_format|home|mail|args|default_fields|override_fields|location)"
 )
+# Where quota and Sieve are loaded; 2.4 has a name for each plugin.
+QUOTA = r"(.*/)?mail_plugins(/quota)?"
+SIEVE = r"(.*/)?mail_plugins(/sieve)?"
 
 # The order of this list is the order in dovecot.conf and in the mount options.
 RULES: tuple[Rule, ...] = (
@@ -289,6 +292,8 @@ RULES: tuple[Rule, ...] = (
             ("NFS024", "imap-login", "client_limit", "1000"),
             ("NFS025", "pop3-login", "restart_request_count", "unlimited"),
             ("NFS026", "pop3-login", "client_limit", "1000"),
+            ("NFS027", "managesieve-login", "restart_request_count", "unlimited"),
+            ("NFS028", "managesieve-login", "client_limit", "1000"),
         )
     ),
     # -- mount options ------------------------------------------------------------------------------------
@@ -825,8 +830,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _written(
         "NFS421",
-        "warning",
-        {r"(.*/)?mail_plugins(/sieve)?": r".*\bsieve\b.*|yes"},
+        "error",
+        {SIEVE: r".*\bsieve\b.*|yes"},
         "Sieve's duplicate tracking (vacation) takes fcntl locks whatever lock_method says; they end at this machine.",
         "run lockd, or use NFSv4",
         "Dovecot source, mail-duplicate.c",
@@ -966,6 +971,41 @@ RULES: tuple[Rule, ...] = (
         "measured: doveadm auth lookup of 2.3.13, 2.3.19 and 2.4.1",
         on=("proxy",),
         topology=("per_user",),
+    ),
+    _written(
+        "NFS436",
+        "warning",
+        {QUOTA: r".*\bquota\b.*|yes", "@mail_index_path": "memory"},
+        "Quota is counted in the index files; with these in memory, each delivery counts all of the user's mail anew.",
+        "use topology per_user and delivery lmtp, or no quota",
+        "Dovecot documentation, quota page, driver count",
+    ),
+    _written(
+        "NFS437",
+        "info",
+        {QUOTA: r".*\bquota\b.*|yes", "@mail_index_path": "local"},
+        "Quota is counted in the index files: when a user changes backend, the new one counts all of the user's mail anew.",
+        "expected; use index_location nfs to avoid it",
+        "Dovecot documentation, quota page, driver count; measured: the same usage with indexes made anew",
+        topology=("per_user",),
+    ),
+    _written(
+        "NFS438",
+        "warning",
+        {QUOTA: r".*\bquota\b.*|yes"},
+        "What writes mail past Dovecot asks for no quota: users over quota go on to get mail.",
+        "use delivery lmtp",
+        "Dovecot documentation, quota page",
+        delivery=("mta",),
+    ),
+    _written(
+        "NFS439",
+        "error",
+        {SIEVE: r".*\bsieve\b.*|yes"},
+        "What writes mail past Dovecot runs no Sieve script: nothing is filtered, nobody gets a vacation notice.",
+        "use delivery lmtp or lda",
+        "Dovecot documentation, Sieve page",
+        delivery=("mta",),
     ),
     _written(
         "NFS440",
