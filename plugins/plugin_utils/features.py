@@ -19,7 +19,6 @@ from typing import Any
 from .dialect import Entry
 from .dialect import entries as entries_of
 from .errors import NfsmailError, Problem
-from .location import translate
 from .profile import KNOWN_SERIES, TRUE_WORDS, Profile, as_list
 from .protocols import CORE, PROTOCOLS
 
@@ -89,8 +88,6 @@ def _quota(told: Told, profile: Profile) -> Iterator[Entry]:
 
 # Scripts of everybody, as role dovecot writes and compiles them.
 SIEVE_DIRECTORY = "/etc/dovecot/nfsmail-sieve"
-# Compiled scripts of users on this machine's own disk: backends of two releases would compile one another's anew.
-SIEVE_BINARIES = "/var/lib/nfsmail/sieve/{domain}/{name}"
 SCRIPT_NAME = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 
 
@@ -118,21 +115,17 @@ def _sieve_problems(told: Told, profile: Profile) -> Iterator[Problem]:
 
 
 def _sieve(told: Told, profile: Profile) -> Iterator[Entry]:
-    personal = "Users' scripts are in their homes, on the mail store."
-    binaries = "Compiled, they are on this machine's own disk: each backend has a release of its own."
-    before = "For everybody, before users' own."
-    place = translate("sieve", SIEVE_BINARIES, profile.series) if profile.topology != "single" else ""
+    # No bindir: measured with 2.3.19 and 2.4.1, the compiled active script lies beside it all the same.
+    personal, before = "Users' scripts are in their homes, on the mail store.", "For everybody, before users' own."
     files = {str(one.get("name")): f"{SIEVE_DIRECTORY}/{one.get('name')}.sieve" for one in scripts(told)}
     if profile.series == "2.4":
-        lines = entries_of({"driver": "file", "path": "~/sieve", "active_path": "~/.dovecot.sieve"})
-        bin_path = (Entry("bin_path", place, binaries),) if place else ()
-        yield Entry("sieve_script personal", (*lines, *bin_path), personal)
+        lines = {"driver": "file", "path": "~/sieve", "active_path": "~/.dovecot.sieve"}
+        yield Entry("sieve_script personal", entries_of(lines), personal)
         for name, path in files.items():
-            lines = entries_of({"type": "before", "driver": "file", "path": path})
-            yield Entry(f"sieve_script before-{name}", lines, before)
+            lines = {"type": "before", "driver": "file", "path": path}
+            yield Entry(f"sieve_script before-{name}", entries_of(lines), before)
         return
-    where = f"file:~/sieve;active=~/.dovecot.sieve{f';bindir={place}' if place else ''}"
-    yield Entry("plugin", (Entry("sieve", where, f"{personal}\n{binaries}" if place else personal),))
+    yield Entry("plugin", (Entry("sieve", "file:~/sieve;active=~/.dovecot.sieve", personal),))
     for number, path in enumerate(files.values(), 1):
         yield Entry("plugin", (Entry(f"sieve_before{number if number > 1 else ''}", path, before),))
 

@@ -26,7 +26,7 @@ def plan(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_file_of_a_director() -> None:
-    conf = from_doveconf(proxy_conf(plan(protocols=["imap", "pop3", "lmtp"])))
+    conf = from_doveconf(proxy_conf(plan(protocols=["imap", "pop3", "lmtp", "sieve"])))
     assert conf["director_servers"] == " ".join(PROXIES)
     assert conf["director_mail_servers"] == "192.0.2.11 192.0.2.12 192.0.2.13"
     assert conf["passdb #2"] == {
@@ -37,6 +37,7 @@ def test_the_file_of_a_director() -> None:
     }
     assert conf["service director"]["inet_listener"] == {"port": "9090"}
     assert conf["service pop3-login"] == {"executable": "pop3-login director"}
+    assert conf["service managesieve-login"] == {"executable": "managesieve-login director"}
     assert conf["protocol lmtp"] == {"auth_socket_path": "director-userdb"}
     assert not [name for name in conf if "shards" in str(conf[name])]
 

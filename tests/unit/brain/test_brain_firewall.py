@@ -19,8 +19,8 @@ PORTS = {"lmtp_port": 24, "doveadm_port": 24245}
 def test_ports_and_sources() -> None:
     plan = {**PORTS, "proxies": ["192.0.2.22", "2001:db8::22"], "balancers": [], "firewall_allow": ["198.51.100.0/24"]}
     assert firewall_plan(plan) == {
-        "ports": [24, 110, 143, 993, 995, 24245],
-        "logins": [110, 143],
+        "ports": [24, 110, 143, 993, 995, 4190, 24245],
+        "logins": [110, 143, 4190],
         "ipv4": ["192.0.2.22", "198.51.100.0/24"],
         "ipv6": ["2001:db8::22"],
     }

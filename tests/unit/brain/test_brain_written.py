@@ -112,6 +112,7 @@ OLD = {"dovecot_version": "2.3.19"}
 NO_LOCKS = {"nfs_version": "3", "lockd": False}
 Case = tuple[str, dict[str, Any], dict[str, Any], str]
 HAPROXY = {"service imap-login": {"inet_listener imap": {"haproxy": "yes"}}}
+MEMORY = {"mail_location": "maildir:~/Maildir:INDEX=MEMORY"}
 FOUND: list[Case] = [
     ("NFS401", {"mail_driver": "maildir"}, OLD, "2.3 has the driver in mail_location"),
     ("NFS401", {"mail_location": "maildir:~/M"}, NEW, "write mail_driver and mail_path"),
@@ -189,6 +190,26 @@ FOUND: list[Case] = [
     ("NFS432", {"service replicator": {"process_min_avail": "1"}}, NEW, "service replicator"),
     ("NFS433", {"mail_alt_path": "~/%{user | sha1 % 256 | hex(2)}"}, NEW, "not the hash of 2.3"),
     ("NFS434", {"dotlock_use_excl": "no"}, OLD, "dotlock_use_excl=no: "),
+    (
+        "NFS436",
+        {"mail_plugins": "quota", "protocol lmtp": MEMORY},
+        OLD | RANDOM,
+        "mail_index_path=memory in protocol lmtp",
+    ),
+    ("NFS436", {"mail_plugins": {"quota": "yes"}, "mail_index_path": "MEMORY"}, NEW, "mail_plugins/quota=yes, mail"),
+    (
+        "NFS437",
+        {"mail_plugins": "acl quota", "mail_location": "maildir:~/M:INDEX=/i/%u"},
+        OLD | CLUSTER,
+        "path=local: ",
+    ),
+    ("NFS438", {"mail_plugins": "quota"}, OLD | {"delivery": "mta"}, "mail_plugins=quota: "),
+    (
+        "NFS439",
+        {"protocol lda": {"mail_plugins": {"sieve": "yes"}}},
+        NEW | {"delivery": "mta"},
+        "mail_plugins/sieve=yes",
+    ),
     ("NFS440", HAPROXY, NEW, "no ssl: "),
     ("NFS440", HAPROXY | {"ssl": "yes"}, NEW | RANDOM, "inet_listener imap/haproxy=yes"),
 ]
