@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import starmap
 from typing import Any
@@ -107,14 +107,12 @@ def _features(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
     return features.entries(told, profile, as_list(plan["protocols"]), more)
 
 
-def feature_conf(
-    told: Mapping[str, Any], profile: Profile, feature: features.Feature, index_path: str
-) -> dict[str, Any]:
-    """What one feature writes, beside what rules about it look at: the matrix' settings and the mailbox location."""
-    plan = {"protocols": told.get("nfsmail_protocols"), "index_path": index_path, "mail_home": "/{user}"}
+def feature_conf(told: Mapping[str, Any], profile: Profile, chosen: Sequence[features.Feature]) -> dict[str, Any]:
+    """What features write, beside the mailbox location that rules about them look at."""
+    plan = {name: told.get(f"nfsmail_{name}") or "" for name in ("protocols", "mail_home", "index_path")}
     tree = [
         *_mail({**plan, "mail_uid": "", "mail_gid": ""}, profile),
-        *features.entries(told, profile, as_list(plan["protocols"]), features=[feature]),
+        *features.entries(told, profile, as_list(plan["protocols"]), features=chosen),
         *_delivery(plan, profile),
     ]
     return _as_mapping(features.joined(tree))

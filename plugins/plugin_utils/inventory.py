@@ -319,21 +319,29 @@ def _features(
 ) -> Iterator[Problem]:
     """What is wrong with features in this cluster, by the same rules that judge live machines."""
     yield from features.unasked(variables)
-    for one in [profile, *(found for found, _ in _profiles(variables, members, values))]:
+    told = set()
+    for one in [found for found, _ in _profiles(variables, members, values)] or [profile]:
         for feature in features.wanted(variables):
             yield from feature.problems(variables, one)
         for feature, row in _feature_rows(one, variables):
-            if row["level"] == "error":
+            # Machines of two releases are told once.
+            if row["level"] == "error" and row["id"] not in told:
+                told.add(row["id"])
                 yield finding_problem(feature.variable, row)
 
 
 def _feature_rows(profile: Profile, variables: Mapping[str, Any]) -> Iterator[tuple[features.Feature, Finding]]:
-    for feature in features.wanted(variables):
+    def judged(*chosen: features.Feature) -> list[Finding]:
         try:
-            conf = feature_conf(variables, profile, feature, str(variables.get("nfsmail_index_path") or ""))
+            conf = feature_conf(variables, profile, chosen)
         except NfsmailError:
-            continue  # told by _paths
-        yield from ((feature, row) for row in written_findings(conf, profile, "backend", *_places(variables)))
+            return []  # told by _paths
+        return written_findings(conf, profile, "backend", *_places(variables))
+
+    chosen = features.wanted(variables)
+    without = {row["id"] for row in judged()} if chosen else set()
+    for feature in chosen:
+        yield from ((feature, row) for row in judged(feature) if row["id"] not in without)
 
 
 def _judged(extra: Mapping[str, Any], profile: Profile, kind: str, variables: Mapping[str, Any]) -> list[Finding]:

@@ -41,9 +41,11 @@ TOLD = {
 }
 QUOTA_ALONE = {"nfsmail_quota": "400K", "nfsmail_protocols": ["imap", "lmtp"]}
 PROFILE = {"index_location": "local"}
-# The role's own task; Jinja has nothing to say in it.
+# The role's own tasks.
 TASKS = yaml.safe_load((HERE.parents[1] / "roles/dovecot/tasks/sieve.yml").read_text(encoding="utf-8"))
-COMPILE = next(task["ansible.builtin.shell"] for task in TASKS if "ansible.builtin.shell" in task)
+COMPILE = next(task["ansible.builtin.shell"] for task in TASKS if "ansible.builtin.shell" in task).replace(
+    "{{ __dovecot_sieve_directory }}", SIEVE_DIRECTORY
+)
 CHECK = next(task["ansible.builtin.copy"]["validate"] for task in TASKS if "ansible.builtin.copy" in task)
 
 

@@ -4,17 +4,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils import features
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.balancer_conf import balancer_conf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dialect import Entry, flat, from_doveconf
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import backend_conf
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import backend_conf, proxy_conf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import NfsmailError
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.features import Feature, Plugin
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import parse_profile
 from brain_samples import VERSIONS, refusal
-from plans import backend
+from plans import backend, balancer, proxy
 
 QUOTA = {"nfsmail_quota": "2G"}
 # Two features that meet in every place: plugins of everybody, of a protocol, a section, 2.3's plugin section.
@@ -162,3 +164,75 @@ def test_a_quota_of_2_4() -> None:
         "protocol lmtp/lmtp_rcpt_check_quota": "yes",
     }
     assert "protocol lmtp/lmtp_rcpt_check_quota" not in conf("2.4.1", QUOTA, protocols=["imap"])
+
+
+# ---- Sieve ----
+
+
+def test_the_role_writes_scripts_where_the_configuration_looks() -> None:
+    role = Path(__file__).parents[3] / "roles" / "dovecot" / "vars" / "main.yml"
+    assert f"__dovecot_sieve_directory: {features.SIEVE_DIRECTORY}\n" in role.read_text(encoding="utf-8")
+
+
+SIEVE = {
+    "nfsmail_sieve": True,
+    "nfsmail_sieve_before": [{"name": "spam", "script": "keep;"}, {"name": "personal", "script": "keep;"}],
+}
+
+
+def test_sieve_of_2_3() -> None:
+    found = conf("2.3.19", SIEVE | QUOTA)
+    assert {name: text for name, text in found.items() if "sieve" in name + text} == {
+        "protocol lmtp/mail_plugins": "$mail_plugins sieve",
+        "plugin/sieve": "file:~/sieve;active=~/.dovecot.sieve",
+        "plugin/sieve_before": "/etc/dovecot/nfsmail-sieve/spam.sieve",
+        "plugin/sieve_before2": "/etc/dovecot/nfsmail-sieve/personal.sieve",
+    }
+    lda = conf("2.3.19", SIEVE, profile={"delivery": "lda"}, protocols=["imap"])
+    assert lda["protocol lda/mail_plugins"] == "$mail_plugins sieve"
+    assert "protocol lmtp/mail_plugins" not in lda
+
+
+def test_sieve_of_2_4() -> None:
+    found = conf("2.4.1", SIEVE)
+    assert {name: text for name, text in found.items() if "sieve" in name + text} == {
+        "protocol lmtp/mail_plugins/sieve": "yes",
+        "sieve_script personal/driver": "file",
+        "sieve_script personal/path": "~/sieve",
+        "sieve_script personal/active_path": "~/.dovecot.sieve",
+        "sieve_script before-spam/type": "before",
+        "sieve_script before-spam/driver": "file",
+        "sieve_script before-spam/path": "/etc/dovecot/nfsmail-sieve/spam.sieve",
+        "sieve_script before-personal/type": "before",
+        "sieve_script before-personal/driver": "file",
+        "sieve_script before-personal/path": "/etc/dovecot/nfsmail-sieve/personal.sieve",
+    }
+
+
+def test_delivery_in_a_cluster_has_features_and_indexes_in_memory_in_one_section() -> None:
+    found = conf("2.4.1", SIEVE | QUOTA, profile={"topology": "random"}, proxies=[], balancers=["192.0.2.31"])
+    assert {name for name in found if name.startswith("protocol lmtp/")} == {
+        "protocol lmtp/mail_index_path",
+        "protocol lmtp/lmtp_rcpt_check_quota",
+        "protocol lmtp/mail_plugins/sieve",
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_managesieve_on_proxies_and_behind_balancers(version: str) -> None:
+    text = proxy_conf(proxy(version, protocols=["imap", "sieve"], balancers=["192.0.2.31"]))
+    found = flat(from_doveconf(text))
+    assert found["protocols"] == "imap sieve"
+    assert found["service managesieve-login/inet_listener sieve/haproxy"] == "yes"
+    assert "service managesieve-login/inet_listener sieves/haproxy" not in found
+    # doveadm kick of 2.4.1 needs it.
+    kick = found.get("service managesieve-login/restart_request_count")
+    assert kick == ("unlimited" if version.startswith("2.4") else None)
+    assert "managesieve" not in proxy_conf(proxy(version, protocols=["imap"]))
+
+
+def test_a_balancer_of_managesieve() -> None:
+    text = balancer_conf(balancer(protocols=["imap", "sieve"]))
+    assert "bind *:4190\n" in text and "bind *:0" not in text
+    text = balancer_conf(balancer(protocols=["sieve"]))
+    assert "default-server port 4190\n" in text and "tcp-check expect string '\"IMPLEMENTATION\"'" in text

@@ -41,6 +41,10 @@ VARIABLES: dict[str, Any] = {
     "nfsmail_overrides": {},
     "nfsmail_proxy_password": SECRET,
     "nfsmail_doveadm_password": "",
+    "nfsmail_protocols": ["imap", "lmtp"],
+    "nfsmail_quota": "",
+    "nfsmail_sieve": False,
+    "nfsmail_sieve_before": [],
     "nfsmail_health_user": "",
     "nfsmail_health_password": "",
     "nfsmail_group_mail_backends": "mail_backends",
@@ -844,3 +848,88 @@ def test_any_value_of_any_host_is_judged(own: dict[str, Any]) -> None:
     for problem in problems(values={"mail1": own, "proxy1": own}, specs=SPECS):
         assert str(problem)
     inventory_notes({**VARIABLES, **own}, MEMBERS, {"mail1": own})
+
+
+# ---- features ----
+
+NO_LOCKS = {"nfsmail_nfs_version": "3", "nfsmail_lockd": False}
+SIEVE = {"nfsmail_sieve": True, "nfsmail_protocols": ["imap", "lmtp"]}
+BAD_FEATURES: list[tuple[dict[str, Any], str, str]] = [
+    ({"nfsmail_quota": "2 GB"}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
+    ({"nfsmail_quota": "0G"}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
+    ({"nfsmail_quota": 100}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
+    (SIEVE | NO_LOCKS, "nfsmail_sieve", "NFS421: Sieve's duplicate tracking"),
+    (SIEVE | {"nfsmail_delivery": "mta"}, "nfsmail_sieve", "NFS439: What writes mail past Dovecot"),
+    (SIEVE | {"nfsmail_protocols": ["imap"]}, "nfsmail_sieve", "Sieve runs where Dovecot delivers"),
+    ({"nfsmail_protocols": ["imap", "sieve"]}, "nfsmail_protocols", "without nfsmail_sieve no script is ever run"),
+    (
+        {"nfsmail_sieve_before": [{"name": "a", "script": "keep;"}]},
+        "nfsmail_sieve_before",
+        "without nfsmail_sieve no script is ever run",
+    ),
+    (
+        SIEVE | {"nfsmail_sieve_before": [{"name": "../a", "script": "keep;"}]},
+        "nfsmail_sieve_before[0].name",
+        "small letters, digits and dashes",
+    ),
+    (
+        SIEVE | {"nfsmail_sieve_before": [{"name": "a", "script": "keep;"}, {"name": "a", "script": "keep;"}]},
+        "nfsmail_sieve_before[1].name",
+        "another name for each script",
+    ),
+    (
+        SIEVE | {"nfsmail_sieve_before": [{"name": "a", "script": " "}]},
+        "nfsmail_sieve_before[0].script",
+        "the text of a Sieve script",
+    ),
+]
+
+
+@pytest.mark.parametrize(("told", "variable", "rule"), BAD_FEATURES)
+def test_features_that_are_refused(told: dict[str, Any], variable: str, rule: str) -> None:
+    (problem,) = problems(told)
+    assert problem.variable == variable and problem.rule.startswith(rule) or rule in problem.rule
+
+
+def test_features_that_are_not() -> None:
+    assert problems({"nfsmail_quota": ""}) == problems({"nfsmail_quota": "100M"}) == []
+    assert problems(SIEVE | {"nfsmail_protocols": ["imap", "lmtp", "sieve"], "nfsmail_nfs_version": "3"}) == []
+    assert problems({"nfsmail_sieve": False, **NO_LOCKS}) == []
+    assert problems(SIEVE | {"nfsmail_delivery": "lda", "nfsmail_protocols": ["imap"]}) == []
+
+
+def test_a_feature_is_judged_by_the_release_of_each_machine() -> None:
+    """Rules about settings see the dialect that the machine has."""
+    for version in ("2.3.19", "2.4.1"):
+        values = {"mail1": {"dovecot_version": version}, "mail2": {"dovecot_version": version}}
+        (problem,) = problems(SIEVE | NO_LOCKS, values=values)
+        assert problem.rule.startswith("NFS421")
+
+
+NOTED: list[tuple[dict[str, Any], str]] = [
+    ({"nfsmail_quota": "1G", "nfsmail_index_location": "local"}, "NFS437"),
+    ({"nfsmail_quota": "1G", "nfsmail_delivery": "mta"}, "NFS438"),
+    ({"nfsmail_quota": "1G", "nfsmail_topology": "random", "nfsmail_protocols": ["imap", "lmtp"]}, "NFS436"),
+]
+
+
+@pytest.mark.parametrize(("told", "id"), NOTED)
+def test_what_is_said_of_a_feature(told: dict[str, Any], id: str) -> None:
+    for version in ("2.3.19", "2.4.1"):
+        rows = inventory_notes(VARIABLES | told, MEMBERS, {"mail1": {"dovecot_version": version}})
+        assert [row["message"] for row in rows if row["id"] == id][0].startswith("nfsmail_quota: mail_plugins")
+    without = {name: value for name, value in told.items() if name != "nfsmail_quota"}
+    assert id not in [row["id"] for row in inventory_notes(VARIABLES | without, MEMBERS)]
+
+
+def test_extra_settings_beside_features() -> None:
+    extra = {"dovecot_extra_settings": {"protocol lmtp": {"mail_plugins": "notify"}}}
+    (problem,) = problems({"nfsmail_quota": "1G"}, values={"mail1": extra | {"dovecot_version": "2.3.19"}})
+    assert problem.variable == "dovecot_extra_settings.protocol lmtp.mail_plugins"
+    assert problems(values={"mail1": extra | {"dovecot_version": "2.3.19"}}) == []
+    # 2.4 adds to what is above, by itself; and the release is not known yet.
+    assert problems({"nfsmail_quota": "1G"}, values={"mail1": extra | {"dovecot_version": "2.4.1"}}) == []
+    assert problems({"nfsmail_quota": "1G"}, values={"mail1": extra}) == []
+    extra = {"dovecot_extra_settings": {"plugin": {"quota_rule": "*:storage=1T"}}, "dovecot_version": "2.3.19"}
+    (problem,) = problems({"nfsmail_quota": "1G", "nfsmail_protocols": ["imap"]}, values={"mail1": extra})
+    assert problem.rule == "the matrix and the role's own variables decide this setting"
