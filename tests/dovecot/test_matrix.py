@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,6 +70,51 @@ def test_every_plan_that_is_accepted_is_accepted_by_dovecot(
             f"\n[{release.version}] {plans} plans, {len(texts)} different files accepted; {refusals} plans refused by us"
         )
     assert plans > 700
+
+
+QUOTA = {"nfsmail_quota": "2G"}
+SIEVE = {
+    "nfsmail_sieve": True,
+    "nfsmail_sieve_before": [{"name": "a", "script": "keep;"}, {"name": "b", "script": "x"}],
+}
+
+
+def everybodys(plugins: Mapping[str, set[str]]) -> set[str]:
+    return set.intersection(*plugins.values())
+
+
+def test_features_together_and_apart_load_these_plugins(release: Release) -> None:
+    """What Dovecot says that it loads. Debian 11 has no Sieve in these images."""
+    texts: list[str] = []
+    wanted: list[dict[str, set[str]]] = []
+    for told in ({}, QUOTA, SIEVE, QUOTA | SIEVE)[: 2 if release.version == "2.3.13" else 4]:
+        for topology, delivery in (("per_user", "lmtp"), ("random", "lda")):
+            profile = {"topology": topology, "delivery": delivery}
+            more = {"proxies": PROXIES if topology == "per_user" else [], "cluster": told}
+            protocols = ["imap", "lmtp", *(["sieve"] if "nfsmail_sieve" in told else [])]
+            # An operator's own, as each dialect has it.
+            extra = {"2.3": {"mail_plugins": "zlib"}, "2.4": {"mail_plugins": {"zlib": "yes"}}}[release.series]
+            texts.append(
+                backend_conf(backend(release.version, profile, protocols=protocols, extra_settings=extra, **more))
+            )
+            everybody = {"zlib", *(["quota"] if "nfsmail_quota" in told else [])}
+            sieve = {"sieve"} if "nfsmail_sieve" in told else set()
+            wanted.append(
+                {
+                    "imap": everybody | ({"imap_quota"} if "nfsmail_quota" in told else set()),
+                    "lmtp": everybody | sieve,
+                    "lda": everybody | (sieve if delivery == "lda" else set()),
+                }
+            )
+    for protocol in wanted[0]:
+        said = release.ask(texts, "doveconf", "-c", "FILE", "-f", f"protocol={protocol}", "mail_plugins")
+        for answer, plugins in zip(said, wanted):
+            assert (answer.code, answer.err) == (0, ""), answer.err
+            words = re.sub(r"mail_plugins( =)?|[{}]|= yes", " ", answer.out).split()
+            if release.series == "2.4":
+                # It prints what a section adds, where that adds something; test_features.py has both at work.
+                plugins = {protocol: plugins[protocol] - everybodys(plugins) or everybodys(plugins)}
+            assert set(words) == plugins[protocol] and len(words) == len(set(words)), (protocol, answer.out)
 
 
 def test_every_proxy_is_accepted(release: Release) -> None:
