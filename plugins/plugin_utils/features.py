@@ -137,7 +137,7 @@ FEATURES: tuple[Feature, ...] = (
         "quota",
         "nfsmail_quota",
         "Quota, and IMAP's commands to ask for it.",
-        lambda told: bool(told.get("nfsmail_quota")),
+        lambda told: told.get("nfsmail_quota") not in (None, ""),
         (Plugin("quota"), Plugin("imap_quota", ("imap",))),
         _quota,
         problems=_quota_problems,

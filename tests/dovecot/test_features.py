@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.nfsmail.cluster.plugins.module_utils._sessions import parse_who
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import backend_conf, proxy_conf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.features import SIEVE_DIRECTORY
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.routing import _held, moving_lines
@@ -213,6 +214,21 @@ def test_the_role_s_check_and_compiler(cluster: Cluster, name: str) -> None:
     assert "unknown command 'fileinto'" in said and "taken" not in said and "No such file" in said, said
     cluster.write(name, f"{SIEVE_DIRECTORY}/spam.sieve", SPAM.replace("yes", "YES"))
     assert cluster.sh(name, COMPILE) == f"{SIEVE_DIRECTORY}/spam.sieve\n"
+
+
+@pytest.mark.parametrize("user", SIEVE)
+def test_who_moves_is_seen_and_ended_in_managesieve_too(cluster: Cluster, user: str) -> None:
+    """As the module sessions does on a backend, whatever the protocol."""
+    with ManageSieve(cluster.addresses["proxy1"], user) as client:
+
+        def seen() -> bool:
+            return user in [one.user for one in parse_who(cluster.sh(PINNED[user], "doveadm -f tab who -1"))]
+
+        wait_for(f"{user} is in no list of sessions", seen, 10)
+        cluster.sh(PINNED[user], f"doveadm kick {user}")
+        # A farewell or nothing.
+        assert not re.match(rb"OK", client.file.read())
+        wait_for(f"{user} is still in the list of sessions", lambda: not seen(), 10)
 
 
 def test_who_moves_finds_the_scripts_where_the_move_goes(cluster: Cluster) -> None:

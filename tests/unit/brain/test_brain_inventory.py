@@ -857,6 +857,7 @@ SIEVE = {"nfsmail_sieve": True, "nfsmail_protocols": ["imap", "lmtp"]}
 BAD_FEATURES: list[tuple[dict[str, Any], str, str]] = [
     ({"nfsmail_quota": "2 GB"}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
     ({"nfsmail_quota": "0G"}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
+    ({"nfsmail_quota": 0}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
     ({"nfsmail_quota": 100}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
     (SIEVE | NO_LOCKS, "nfsmail_sieve", "NFS421: Sieve's duplicate tracking"),
     (SIEVE | {"nfsmail_delivery": "mta"}, "nfsmail_sieve", "NFS439: What writes mail past Dovecot"),
