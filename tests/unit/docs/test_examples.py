@@ -99,7 +99,10 @@ def test_an_example(tmp_path: Path, folder: str, step: int) -> None:
     assert "WARNING" not in said and not re.search(r"(error|warning) NFS\d+", said), said
     for version in versions:
         backend = from_doveconf((tmp_path / f"backend-{version}").read_text(encoding="utf-8"))
-        assert backend["protocols"] == "imap lmtp" and backend["mail_home"].startswith("/srv/mail/%")
+        features = folder == "fifty_backends"
+        assert backend["protocols"] == ("imap lmtp sieve" if features else "imap lmtp")
+        assert ("sieve" in str(backend.get("protocol lmtp"))) == features == ("5G" in str(backend))
+        assert backend["mail_home"].startswith("/srv/mail/%")
         assert ("dovecot_config_version" in backend) == (version == "2.4.1")
         assert ("login_trusted_networks" in backend) == has_proxies(folder)
         if has_proxies(folder):
