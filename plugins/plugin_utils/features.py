@@ -202,6 +202,7 @@ def entries(
     for feature in chosen:
         found += feature.settings(told, profile)
     here = {"doveadm", "lda" if profile.delivery == "lda" else "", *protocols}
+    here |= {section.partition(" ")[2] for section in more or {}}
     return joined(
         entry for entry in found if not entry.name.startswith("protocol ") or entry.name.partition(" ")[2] in here
     )

@@ -97,6 +97,9 @@ def test_an_operators_plugins_join_ours() -> None:
     assert found["mail_plugins"] == "quota zlib"
     assert found["protocol imap/mail_plugins"] == "$mail_plugins imap_quota notify"
     assert found["protocol imap/imap_id_log"] == "*"
+    # Also where nothing of ours is.
+    elsewhere = conf("2.3.19", QUOTA, extra_settings={"protocol lda": {"mail_plugins": "$mail_plugins notify"}})
+    assert elsewhere["protocol lda/mail_plugins"] == "$mail_plugins notify"
     text = backend_conf(backend("2.3.19", cluster=QUOTA, extra_settings=old))
     # 2.3 looks at what stands above.
     assert text.index("\nmail_plugins = quota zlib") < text.index("protocol imap {")
