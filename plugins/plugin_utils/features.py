@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .dialect import Entry
 from .dialect import entries as entries_of
 from .errors import NfsmailError, Problem
 from .profile import KNOWN_SERIES, TRUE_WORDS, Profile, as_list
-from .protocols import CORE, PROTOCOLS
+from .protocols import PROTOCOLS
 
 SOURCE = "docs: features"
 MAIL_PLUGINS = "mail_plugins"
@@ -45,7 +45,7 @@ class Feature:
 
     ``variable``: the variable that asks for it; ``wanted``: whether it does. ``why``: the comment above its plugins.
     ``settings``: its settings in the profile's dialect; a section ``protocol NAME`` is left out where that is not served.
-    ``packages``: OS family to packages. ``problems``: what is wrong with what it was told.
+    ``packages``: by Debian's names. ``problems``: what is wrong with what it was told.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Feature:
     wanted: Callable[[Told], bool]
     plugins: tuple[Plugin, ...] = ()
     settings: Callable[[Told, Profile], Iterable[Entry]] = lambda told, profile: ()
-    packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
     problems: Callable[[Told, Profile], Iterable[Problem]] = lambda told, profile: ()
 
 
@@ -149,7 +149,7 @@ FEATURES: tuple[Feature, ...] = (
         lambda told: is_yes(told.get("nfsmail_sieve")),
         (Plugin("sieve", ("lmtp", "lda")),),
         _sieve,
-        {"Debian": ("dovecot-sieve",), "RedHat": ("dovecot-pigeonhole",)},
+        ("dovecot-sieve",),
         _sieve_problems,
     ),
 )
@@ -165,13 +165,13 @@ def wanted(told: Told) -> list[Feature]:
     return [feature for feature in FEATURES if feature.wanted(told)]
 
 
-def packages(protocols: Any, told: Told, family: str) -> list[str]:
-    """What a machine needs for what it serves. ``told``: the cluster's variables; of a proxy none, it has no features."""
-    found = list(CORE.get(family, ()))
+def packages(protocols: Any, told: Told) -> list[str]:
+    """What a machine needs for what it serves, by Debian's names. ``told``: the cluster's variables; of a proxy none, it has no features."""
+    found = ["dovecot-core"]
     for name in as_list(protocols):
-        found += PROTOCOLS[name].packages.get(family, ()) if name in PROTOCOLS else ()
+        found += PROTOCOLS[name].packages if name in PROTOCOLS else ()
     for feature in wanted(told):
-        found += feature.packages.get(family, ())
+        found += feature.packages
     return list(dict.fromkeys(found))
 
 

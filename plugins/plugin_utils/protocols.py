@@ -15,8 +15,8 @@ class Protocol:
     """One protocol, by its name in Dovecot's setting ``protocols``, which is also the name of its listener.
 
     ``login``: the service that users log in to, without ``-login``; empty where nobody logs in. ``port``, ``tls_port``: the
-    usual ports, without TLS at the start and with it; 0: none. ``greeting``: how a connection begins. ``packages``: OS family
-    to packages beside Dovecot's core.
+    usual ports, without TLS at the start and with it; 0: none. ``greeting``: how a connection begins. ``packages``: beside
+    Dovecot's core, by Debian's names.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Protocol:
     port: int
     tls_port: int
     greeting: str
-    packages: Mapping[str, tuple[str, ...]]
+    packages: tuple[str, ...]
 
     @property
     def service(self) -> str:
@@ -45,9 +45,9 @@ class Protocol:
 PROTOCOLS: Mapping[str, Protocol] = {
     one.name: one
     for one in (
-        Protocol("imap", "imap", 143, 993, "* OK", {"Debian": ("dovecot-imapd",)}),
-        Protocol("pop3", "pop3", 110, 995, "+OK", {"Debian": ("dovecot-pop3d",)}),
-        Protocol("lmtp", "", 0, 0, "220 ", {"Debian": ("dovecot-lmtpd",)}),
+        Protocol("imap", "imap", 143, 993, "* OK", ("dovecot-imapd",)),
+        Protocol("pop3", "pop3", 110, 995, "+OK", ("dovecot-pop3d",)),
+        Protocol("lmtp", "", 0, 0, "220 ", ("dovecot-lmtpd",)),
         # It begins without TLS, always.
         Protocol(
             "sieve",
@@ -55,14 +55,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
             4190,
             0,
             '"IMPLEMENTATION"',
-            {"Debian": ("dovecot-managesieved", "dovecot-sieve"), "RedHat": ("dovecot-pigeonhole",)},
+            ("dovecot-managesieved", "dovecot-sieve"),
         ),
     )
 }
 # Those that users log in to.
 LOGINS: Mapping[str, Protocol] = {name: one for name, one in PROTOCOLS.items() if one.login}
-# What every Dovecot needs.
-CORE: Mapping[str, tuple[str, ...]] = {"Debian": ("dovecot-core",), "RedHat": ("dovecot",)}
 
 
 def served(names: Iterable[str]) -> list[Protocol]:

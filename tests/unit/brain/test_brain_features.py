@@ -11,10 +11,12 @@ import pytest
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils import features
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.balancer_conf import balancer_conf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dialect import Entry, flat, from_doveconf
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.distributions import distribution, package_names
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import backend_conf, proxy_conf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import NfsmailError
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.features import Feature, Plugin
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import parse_profile
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.protocols import PROTOCOLS
 from brain_samples import VERSIONS, refusal
 from plans import backend, balancer, proxy
 
@@ -82,10 +84,13 @@ def test_without_features_the_file_is_as_it_was(version: str) -> None:
 
 
 def test_packages_follow_from_what_is_served() -> None:
-    assert features.packages(["imap", "lmtp"], {}, "Debian") == ["dovecot-core", "dovecot-imapd", "dovecot-lmtpd"]
-    served = features.packages("imap,pop3,sieve", QUOTA, "Debian")
+    assert features.packages(["imap", "lmtp"], {}) == ["dovecot-core", "dovecot-imapd", "dovecot-lmtpd"]
+    served = features.packages("imap,pop3,sieve", QUOTA)
     assert served == ["dovecot-core", "dovecot-imapd", "dovecot-pop3d", "dovecot-managesieved", "dovecot-sieve"]
-    assert features.packages(["imap", "sieve"], {}, "RedHat") == ["dovecot", "dovecot-pigeonhole"]
+    assert features.packages(["imap", "lmtp"], {"nfsmail_sieve": True})[-1] == "dovecot-sieve"
+    # Each has a name on every system that we know.
+    redhat = distribution({}, "rhel 10")
+    assert package_names(features.packages(list(PROTOCOLS), QUOTA), redhat) == ["dovecot", "dovecot-pigeonhole"]
 
 
 # ---- extra settings beside features ----
