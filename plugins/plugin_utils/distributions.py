@@ -81,6 +81,8 @@ PACKAGES = (
     Package("dovecot-lmtpd", *_IN_DOVECOT),
     Package("dovecot-managesieved", "dovecot-pigeonhole", _RPM_DOVECOT),
     Package("dovecot-sieve", "dovecot-pigeonhole", _RPM_DOVECOT),
+    Package("dovecot-flatcurve", None, _RPM_DOVECOT),
+    Package("dovecot-fts-xapian", None, _RPM_DOVECOT),
     Package("haproxy", "haproxy", f"Red Hat documentation; {UNVERIFIED}"),
     Package("keepalived", "keepalived", f"Red Hat documentation; {UNVERIFIED}"),
     Package("nftables", "nftables", f"Red Hat documentation; {UNVERIFIED}"),

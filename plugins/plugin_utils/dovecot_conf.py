@@ -27,8 +27,6 @@ from .shards import lookup_key, lowered
 
 SOURCE = "Dovecot documentation"
 SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{16,}\Z")
-# The part of the mailbox location below the user's home.
-MAIL_DIR = {"maildir": "Maildir", "mbox": "mail", "sdbox": "sdbox", "mdbox": "mdbox"}
 # The escape hatches of the two roles.
 EXTRA_VARIABLES = {"backend": "dovecot_extra_settings", "proxy": "dovecot_proxy_extra_settings"}
 TLS_VARIABLES = {"backend": "dovecot_ssl", "proxy": "dovecot_proxy_ssl"}
@@ -108,10 +106,11 @@ def _features(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
 
 
 def feature_conf(told: Mapping[str, Any], profile: Profile, chosen: Sequence[features.Feature]) -> dict[str, Any]:
-    """What features write, beside the mailbox location that rules about them look at."""
+    """What features write, beside what rules about them look at: the matrix' settings and the mailbox location."""
     plan = {name: told.get(f"nfsmail_{name}") or "" for name in ("protocols", "mail_home", "index_path")}
     tree = [
         *_mail({**plan, "mail_uid": "", "mail_gid": ""}, profile),
+        *(Entry(rule.target, rule.value) for rule in matching(profile, "set")),
         *features.entries(told, profile, as_list(plan["protocols"]), features=chosen),
         *_delivery(plan, profile),
     ]
@@ -197,9 +196,7 @@ def _mail(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
 
 
 def _location(profile: Profile, parts: Mapping[str, str]) -> dict[str, str]:
-    inbox = {"mail_inbox_path": "~/inbox"} if profile.mailbox_format == "mbox" else {}
-    folder = f"~/{MAIL_DIR[profile.mailbox_format]}"
-    return location.write(profile.mailbox_format, folder, {**inbox, **parts}, profile.series)
+    return location.within("~", profile.mailbox_format, parts, profile.series)
 
 
 def _delivery(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:

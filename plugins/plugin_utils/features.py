@@ -19,7 +19,8 @@ from typing import Any
 from .dialect import Entry
 from .dialect import entries as entries_of
 from .errors import NfsmailError, Problem
-from .profile import KNOWN_SERIES, TRUE_WORDS, Profile, as_list
+from .location import of_owner, translate, within
+from .profile import KNOWN_SERIES, TRUE_WORDS, Profile, as_list, series_of
 from .protocols import PROTOCOLS
 
 SOURCE = "docs: features"
@@ -32,11 +33,15 @@ Told = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Plugin:
-    """A mail plugin. ``protocols``: where it is loaded; none means everywhere. ``series``: the dialects that have it."""
+    """A mail plugin. ``protocols``: where it is loaded; none means everywhere. ``series``: the dialects that have it.
+
+    ``package``: where it is in a package of its own, by Debian's name.
+    """
 
     name: str
     protocols: tuple[str, ...] = ()
     series: tuple[str, ...] = KNOWN_SERIES
+    package: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,84 @@ def _sieve(told: Told, profile: Profile) -> Iterator[Entry]:
         yield Entry("plugin", (Entry(f"sieve_before{number if number > 1 else ''}", path, before),))
 
 
+# ---- searching ----
+
+# What Dovecot can cut words of to their stem; in 2.4 only.
+LANGUAGES = ("da", "de", "en", "es", "fi", "fr", "it", "nl", "no", "pt", "ro", "ru", "sv", "tr")
+# Where users look when something is missing: indexed by the first search there, not as mail comes in.
+SEARCHED_RARELY = ("Junk", "Trash")
+
+
+def _search_problems(told: Told, profile: Profile) -> Iterator[Problem]:
+    languages = as_list(told.get("nfsmail_fts_languages"))
+    if not languages or set(languages) - set(LANGUAGES):
+        fix, source = "write the language of most mail first", "Dovecot documentation, FTS page, languages"
+        yield Problem("nfsmail_fts_languages", languages, f"one or more of {', '.join(LANGUAGES)}", fix, source)
+
+
+def _search(told: Told, profile: Profile) -> Iterator[Entry]:
+    # Whatever delivers elsewhere would have the mail indexed there.
+    own = profile.topology == "single" or profile.delivery == "lmtp"
+    word = "yes" if own else "no"
+    why = "Mail is indexed as it comes in." if own else "Indexed by the first search: mail may come in elsewhere."
+    if profile.series == "2.3":
+        rare = zip(("", "2"), SEARCHED_RARELY)
+        yield Entry(
+            "plugin",
+            (
+                Entry("fts", "xapian", "The index of words lies with Dovecot's index files."),
+                Entry("fts_xapian", "partial=3 full=20"),
+                Entry("fts_autoindex", word, why),
+                *(Entry(f"fts_autoindex_exclude{number}", f"\\{folder}") for number, folder in rare),
+            ),
+        )
+        yield Entry("service indexer-worker", (Entry("vsz_limit", "2G"),), "What fts-xapian wants to have.")
+        return
+    keep = "Shards are not merged: NFS keeps the files of one that is removed while it is open, and then 2.4 crashes."
+    limit = (Entry("optimize_limit", "0", keep),) if profile.index_location == "nfs" else ()
+    yield Entry("fts flatcurve", limit, "The index of words lies with Dovecot's index files.")
+    yield Entry("fts_autoindex", word, why)
+    yield Entry("language_filters", "normalizer-icu snowball", "Words are compared without accents and endings.")
+    yield Entry("language_tokenizers", "generic email-address")
+    for number, language in enumerate(as_list(told.get("nfsmail_fts_languages"))):
+        yield Entry(f"language {language}", () if number else (Entry("default", "yes"),))
+    rare = (Entry(f"mailbox {folder}", (Entry("fts_autoindex", "no"),)) for folder in SEARCHED_RARELY)
+    yield Entry("namespace inbox", tuple(rare) if own else ())
+
+
+# ---- sharing ----
+
+# On the mail store, which all that the mailboxes are shared between is on; no domain and no user has such a name.
+SHARES = ".nfsmail/shared-mailboxes"
+
+
+def _sharing(told: Told, profile: Profile) -> Iterator[Entry]:
+    new = profile.series == "2.4"
+    owner = "%{owner_user}" if new else "%%u"
+    parts = {"mail_index_private_path": f"~/shared-seen/{owner}"}
+    if profile.index_location == "local":
+        index = translate("nfsmail_index_path", str(told.get("nfsmail_index_path") or ""), profile.series)
+        parts["mail_index_path"] = of_owner(index, profile.series)
+    home = translate("nfsmail_mail_home", str(told.get("nfsmail_mail_home") or ""), profile.series)
+    where = within(of_owner(home, profile.series), profile.mailbox_format, parts, profile.series)
+    if not new:
+        # A namespace has a setting of its own for it.
+        where = {"location": where["mail_location"]}
+    lines = {"type": "shared", "prefix": f"shared/{'$user' if new else '%%u'}/", "separator": "/", "list": "children"}
+    shares, why = f"{told.get('nfsmail_store_path')}/{SHARES}", "Who shares with whom, for IMAP's LIST."
+    if new:
+        yield Entry("acl_driver", "vfile", "Access lists lie with the mailboxes.")
+        dictionary = Entry("dict file", (Entry("path", shares),))
+        yield Entry("acl_sharing_map", (dictionary,), why)
+    else:
+        lists = Entry("acl", "vfile", "Access lists lie with the mailboxes.")
+        yield Entry("plugin", (lists, Entry("acl_shared_dict", f"file:{shares}", why)))
+    dot = "The same in all namespaces; a dot, as Maildir would have it, is in users' names."
+    yield Entry("namespace inbox", (Entry("separator", "/", dot),))
+    why = "What others share with a user. Which mail is read is each user's own, other flags are common."
+    yield Entry("namespace shared", (*entries_of({**lines, "subscriptions": "no"}), *entries_of(where)), why)
+
+
 # ---- all of them ----
 
 FEATURES: tuple[Feature, ...] = (
@@ -152,6 +235,27 @@ FEATURES: tuple[Feature, ...] = (
         ("dovecot-sieve",),
         _sieve_problems,
     ),
+    Feature(
+        "search",
+        "nfsmail_fts",
+        "Words are searched for in an index.",
+        lambda told: is_yes(told.get("nfsmail_fts")),
+        (
+            Plugin("fts"),
+            Plugin("fts_xapian", series=("2.3",), package="dovecot-fts-xapian"),
+            Plugin("fts_flatcurve", series=("2.4",), package="dovecot-flatcurve"),
+        ),
+        _search,
+        problems=_search_problems,
+    ),
+    Feature(
+        "sharing",
+        "nfsmail_acl",
+        "Mailboxes can be shared, and IMAP's commands for it.",
+        lambda told: is_yes(told.get("nfsmail_acl")),
+        (Plugin("acl"), Plugin("imap_acl", ("imap",))),
+        _sharing,
+    ),
 )
 
 
@@ -165,14 +269,19 @@ def wanted(told: Told) -> list[Feature]:
     return [feature for feature in FEATURES if feature.wanted(told)]
 
 
-def packages(protocols: Any, told: Told) -> list[str]:
-    """What a machine needs for what it serves, by Debian's names. ``told``: the cluster's variables; of a proxy none, it has no features."""
+def packages(protocols: Any, told: Told, version: str = "") -> list[str]:
+    """What a machine needs for what it serves, by Debian's names.
+
+    ``told``: the cluster's variables; of a proxy none, it has no features. ``version``: its Dovecot, for plugins that not every
+    release has.
+    """
     found = ["dovecot-core"]
     for name in as_list(protocols):
         found += PROTOCOLS[name].packages if name in PROTOCOLS else ()
     for feature in wanted(told):
         found += feature.packages
-    return list(dict.fromkeys(found))
+        found += [plugin.package for plugin in feature.plugins if version and series_of(version) in plugin.series]
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def unasked(told: Told) -> Iterator[Problem]:

@@ -317,17 +317,39 @@ def _features(
     members: Mapping[str, Sequence[Mapping[str, Any]]],
     values: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Problem]:
-    """What is wrong with features in this cluster, by the same rules that judge live machines."""
+    """What is wrong with features in this cluster, by the same rules that judge live machines.
+
+    Where a backend's release is not known yet, what no release takes. A problem of some backends only names one of them.
+    """
     yield from features.unasked(variables)
-    told = set()
-    for one in [found for found, _ in _profiles(variables, members, values)] or [profile]:
-        for feature in features.wanted(variables):
-            yield from feature.problems(variables, one)
-        for feature, row in _feature_rows(one, variables):
-            # Machines of two releases are told once.
-            if row["level"] == "error" and row["id"] not in told:
-                told.add(row["id"])
-                yield finding_problem(feature.variable, row)
+    by_release: dict[str, str] = {}
+    for member in members.get("mail_backends", ()):
+        host = str(member["name"])
+        by_release.setdefault(str(values.get(host, {}).get(RELEASES["mail_backends"]) or ""), host)
+    found: dict[str, dict[tuple[str, str], Problem]] = {}
+    for release in by_release or {"": ""}:
+        judged = [
+            {
+                (problem.variable, problem.rule): problem
+                for problem in _feature_problems(replace(profile, dovecot_version=one), variables)
+            }
+            for one in ((release,) if release.startswith(KNOWN_SERIES) else KNOWN_SERIES)
+        ]
+        found[release] = {key: problem for key, problem in judged[0].items() if all(key in other for other in judged)}
+    for release, problems in found.items():
+        for key, problem in problems.items():
+            if all(key in others for others in found.values()):
+                yield problem
+            else:
+                yield replace(problem, value=f"{problem.value} on {by_release[release]}, with Dovecot {release}")
+
+
+def _feature_problems(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem]:
+    for feature in features.wanted(variables):
+        yield from feature.problems(variables, profile)
+    for feature, row in _feature_rows(profile, variables):
+        if row["level"] == "error":
+            yield finding_problem(feature.variable, row)
 
 
 def _feature_rows(profile: Profile, variables: Mapping[str, Any]) -> Iterator[tuple[features.Feature, Finding]]:

@@ -17,6 +17,8 @@ from .errors import NfsmailError, Problem
 # Gone at the next boot, and on one machine only, wherever the mail store is.
 TEMPORARY = ("/dev/shm", "/run", "/var/run", "/tmp")
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+# The part of the mailbox location below the user's home.
+MAIL_DIR = {"maildir": "Maildir", "mbox": "mail", "sdbox": "sdbox", "mdbox": "mdbox"}
 HOME = re.compile(r"(~|%h|%\{home\}|%\{userdb:home\})(/|\Z)")
 
 
@@ -47,6 +49,17 @@ def write(driver: str, path: str, parts: Mapping[str, str], series: str) -> dict
         return {"mail_driver": driver, "mail_path": path, **given}
     behind = [f":{key}={given[name]}" for key, name in PARTS.items() if name in given]
     return {"mail_location": f"{driver}:{path}{''.join(behind)}"}
+
+
+def within(home: str, driver: str, parts: Mapping[str, str], series: str) -> dict[str, str]:
+    """The location of a user with this home, as the roles have it; ``~`` is the home of whoever logs in."""
+    inbox = {"mail_inbox_path": f"{home}/inbox"} if driver == "mbox" else {}
+    return write(driver, f"{home}/{MAIL_DIR[driver]}", {**inbox, **parts}, series)
+
+
+def of_owner(translated: str, series: str) -> str:
+    """A path of whoever logs in as that of the owner of a shared mailbox."""
+    return translated.replace("%{user", "%{owner_user") if series == "2.4" else translated.replace("%", "%%")
 
 
 def read(settings: Mapping[str, str], series: str) -> dict[str, str]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -167,7 +168,8 @@ def _errors_first(found: Any) -> list[Finding]:
 
 
 def _told(rule: Rule, names: list[str], section: str, view: View) -> str:
-    missing = [name[1:] for name in rule.found if name.startswith("!")]
+    # A pattern of names is nothing to show.
+    missing = [name[1:] for name in rule.found if re.fullmatch(r"![\w /-]+", name)]
     texts = [*(shown(name, view) for name in names), *(f"no {name}" for name in missing)]
     return ", ".join(dict.fromkeys(texts)) + (f" in {section}" if section else "")
 

@@ -126,6 +126,10 @@ PATHS = (
 QUOTA = r"(.*/)?mail_plugins(/quota)?"
 SIEVE = r"(.*/)?mail_plugins(/sieve)?"
 
+# Where indexed search is loaded; 2.4 has a name for each plugin.
+INDEXED_SEARCH = r"(.*/)?mail_plugins(/fts_\w+)?"
+FLATCURVE = r"(.*/)?mail_plugins/fts_flatcurve"
+
 # The order of this list is the order in dovecot.conf and in the mount options.
 RULES: tuple[Rule, ...] = (
     # -- settings -----------------------------------------------------------------------------------------
@@ -849,11 +853,11 @@ RULES: tuple[Rule, ...] = (
     ),
     _written(
         "NFS423",
-        "warning",
-        {r"namespace[^/]*/type": "shared"},
+        "error",
+        {r"namespace[^/]*/type": "shared", r"!namespace[^/]*/(location|mail_driver)": "imapc(:.*)?"},
         "A shared mailbox is opened on the backend of the user who looks, while its owner's backend has it open too.",
-        "share through imapc by way of the proxy (2.3), or not at all",
-        "Dovecot documentation, shared mailboxes in a cluster",
+        "share mailboxes with topology single only; Dovecot 2.3 can share through imapc by way of the proxy, in extra settings",
+        "Dovecot documentation, shared mailboxes, and NFS page",
         topology=CLUSTERED,
     ),
     _written(
@@ -971,6 +975,78 @@ RULES: tuple[Rule, ...] = (
         "measured: doveadm auth lookup of 2.3.13, 2.3.19 and 2.4.1",
         on=("proxy",),
         topology=("per_user",),
+    ),
+    # -- searching and sharing ------------------------------------------------------------------------------
+    _written(
+        "NFS460",
+        "error",
+        {INDEXED_SEARCH: r".*\bfts_(flatcurve|xapian|lucene|squat)\b.*|yes"},
+        "Several machines write one user's index of words at once.",
+        "use topology per_user, or search without an index",
+        DOVECOT_NFS,
+        topology=("random",),
+    ),
+    _written(
+        "NFS461",
+        "error",
+        {r"(.*/)?mail_plugins": r".*\bfts\b.*"},
+        "The indexer of 2.3 has mailboxes open that doveadm who does not list, and doveadm kick does not end it: a user who is "
+        "moved meanwhile is open on two backends.",
+        "search without an index until all backends have Dovecot 2.4",
+        "measured: doveadm who and kick of 2.3.19 and 2.4.1 while a mailbox is indexed",
+        versions="<2.4.0",
+        topology=("per_user",),
+    ),
+    _written(
+        "NFS462",
+        "error",
+        {FLATCURVE: "yes", "lock_method": "dotlock"},
+        "Whatever writes or removes mail crashes: the index of words takes a lock that lock files cannot be.",
+        "run lockd, or use NFSv4; or search without an index",
+        "measured: 2.4.1, each delivery, search and expunge; Dovecot source, file-lock.c",
+        versions=">=2.4.0",
+    ),
+    _written(
+        "NFS463",
+        "warning",
+        {FLATCURVE: "yes", "!fts flatcurve/optimize_limit": "0", "!fts_flatcurve_optimize_limit": "0"},
+        "Shards of the index of words are merged and removed while others have them open: NFS keeps such files as .nfs, and with "
+        "them the directory, at which each expunge in that mailbox crashes.",
+        "set optimize_limit = 0 for flatcurve; remove what is left: doveadm fts rescan",
+        "measured: 2.4.1 with such a directory; dovecot-fts-flatcurve, issue 54",
+        versions=">=2.4.0",
+        index_location=("nfs",),
+    ),
+    _written(
+        "NFS464",
+        "error",
+        {r"(.*/)?mail_plugins(/fts)?": r".*\bfts\b.*|yes", r"(plugin/)?fts_autoindex": "yes"},
+        "dovecot-lda has mail indexed by the machine that it runs on: a user of another backend is open on two.",
+        "set fts_autoindex = no, or use delivery lmtp",
+        DOVECOT_NFS,
+        topology=CLUSTERED,
+        delivery=("lda",),
+    ),
+    _written(
+        "NFS465",
+        "info",
+        {INDEXED_SEARCH: r".*\bfts_(flatcurve|xapian|lucene|squat)\b.*|yes"},
+        "The index of words lies with the index files: when a user changes backend, the first search there reads all mail.",
+        "expected; use index_location nfs to avoid it",
+        "measured: 2.4.1 with the index of words removed",
+        topology=("per_user",),
+        index_location=("local",),
+    ),
+    _written(
+        "NFS466",
+        "error",
+        {r"(.*/)?mail_plugins(/acl)?": r".*\bacl\b.*|yes"},
+        "The access list of an mbox folder has no directory when the index files lie elsewhere: folders within folders cannot be "
+        "shared.",
+        "use index_location nfs, or another mailbox format",
+        "measured: SETACL of 2.3.13, 2.3.19 and 2.4.1",
+        mailbox_format=("mbox",),
+        index_location=("local",),
     ),
     _written(
         "NFS436",

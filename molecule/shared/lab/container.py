@@ -28,7 +28,7 @@ DOVECOT_PACKAGES = [
 ]
 # Debian 11 without them: its archive lists them, but does not always have them. Nor POP3, for that reason nowhere.
 NEWER_PACKAGES = ["dovecot-sieve", "dovecot-managesieved", "dovecot-submissiond", "dovecot-sqlite", "sqlite3"]
-MORE_PACKAGES = {"bookworm": NEWER_PACKAGES, "trixie": [*NEWER_PACKAGES, "dovecot-flatcurve"]}
+MORE_PACKAGES = {"bookworm": [*NEWER_PACKAGES, "dovecot-fts-xapian"], "trixie": [*NEWER_PACKAGES, "dovecot-flatcurve"]}
 LABEL = "nfsmail.key"
 MAX_AGE_SECONDS = 24 * 3600  # the package lists in the image name files that vanish from mirrors
 

@@ -10,7 +10,6 @@ import pytest
 from ansible_collections.nfsmail.cluster.plugins.module_utils._indexes import WORDS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dialect import flat, from_doveconf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import (
-    MAIL_DIR,
     backend_conf,
     passwd_lines,
     proxy_conf,
@@ -18,6 +17,7 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf impor
     translate,
 )
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import NfsmailError
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.location import MAIL_DIR
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.matrix import settings
 from brain_samples import JSON, SECRET, VERSIONS, refusal
 from hypothesis import given

@@ -828,12 +828,12 @@ def test_notes_follow_the_releases_of_the_machines() -> None:
 
 def test_notes_of_extra_settings() -> None:
     values = {
-        "mail1": {"dovecot_extra_settings": {"namespace s": {"type": "shared"}}},
+        "mail1": {"dovecot_extra_settings": {"mail_temp_dir": "/srv/mail/tmp"}},
         "proxy1": {"dovecot_proxy_extra_settings": {"auth_username_chars": ""}},
     }
-    assert notes(values) == [("warning", "NFS423"), ("warning", "NFS435")]
+    assert notes(values) == [("warning", "NFS429"), ("warning", "NFS435")]
     first, _ = inventory_notes(VARIABLES, MEMBERS, values)
-    assert first["message"].startswith("dovecot_extra_settings: namespace s/type=shared: ")
+    assert first["message"].startswith("dovecot_extra_settings: mail_temp_dir=nfs: ")
 
 
 def test_errors_are_left_to_the_problems() -> None:

@@ -111,6 +111,9 @@ NEW = {"dovecot_version": "2.4.1"}
 OLD = {"dovecot_version": "2.3.19"}
 NO_LOCKS = {"nfs_version": "3", "lockd": False}
 Case = tuple[str, dict[str, Any], dict[str, Any], str]
+WORDS = {"fts": "yes", "fts_flatcurve": "yes"}
+BY_LDA = {"delivery": "lda"}
+MBOX_AWAY = {"mailbox_format": "mbox", "index_location": "local"}
 HAPROXY = {"service imap-login": {"inet_listener imap": {"haproxy": "yes"}}}
 MEMORY = {"mail_location": "maildir:~/Maildir:INDEX=MEMORY"}
 FOUND: list[Case] = [
@@ -181,6 +184,12 @@ FOUND: list[Case] = [
     ("NFS421", {"protocol lmtp": {"mail_plugins": "quota sieve"}}, OLD | NO_LOCKS, "mail_plugins=quota sieve"),
     ("NFS421", {"protocol lmtp": {"mail_plugins": {"sieve": "yes"}}}, NEW | NO_LOCKS, "mail_plugins/sieve=yes"),
     ("NFS423", {"namespace shared": {"type": "shared"}}, NEW | CLUSTER, "namespace shared/type=shared: "),
+    (
+        "NFS423",
+        {"namespace": {"type": "shared", "location": "maildir:%%h/M"}},
+        OLD | CLUSTER,
+        "namespace/type=shared: ",
+    ),
     ("NFS427", {"dovecot_config_version": ""}, NEW, "no dovecot_config_version: "),
     ("NFS428", {"ssl": "required", "login_trusted_networks": "192.0.2.21"}, NEW, "ssl=required, login_trusted"),
     ("NFS429", {"mail_temp_dir": "/srv/mail/tmp"}, OLD, "mail_temp_dir=nfs: "),
@@ -212,6 +221,28 @@ FOUND: list[Case] = [
     ),
     ("NFS440", HAPROXY, NEW, "no ssl: "),
     ("NFS440", HAPROXY | {"ssl": "yes"}, NEW | RANDOM, "inet_listener imap/haproxy=yes"),
+    ("NFS460", {"mail_plugins": "acl fts fts_xapian"}, OLD | RANDOM, "mail_plugins=acl fts fts_xapian: "),
+    ("NFS460", {"protocol imap": {"mail_plugins": WORDS}}, NEW | RANDOM, "mail_plugins/fts_flatcurve=yes"),
+    ("NFS461", {"mail_plugins": "fts fts_solr"}, OLD | CLUSTER, "mail_plugins=fts fts_solr: "),
+    ("NFS461", {"protocol imap": {"mail_plugins": "fts fts_solr"}}, OLD | CLUSTER, "mail_plugins=fts fts_solr"),
+    ("NFS462", {"mail_plugins": WORDS, "lock_method": "dotlock"}, NEW, "fts_flatcurve=yes, lock_method=dotlock: "),
+    ("NFS463", {"mail_plugins": WORDS}, NEW, "fts_flatcurve=yes, no fts flatcurve/optimize_limit, "),
+    ("NFS463", {"mail_plugins": WORDS, "fts flatcurve": {"optimize_limit": "10"}}, NEW, "fts_flatcurve=yes"),
+    ("NFS464", {"mail_plugins": WORDS, "fts_autoindex": "yes"}, NEW | CLUSTER | BY_LDA, "fts_autoindex=yes: "),
+    (
+        "NFS464",
+        {"mail_plugins": "fts", "plugin": {"fts_autoindex": "yes"}},
+        OLD | RANDOM | BY_LDA,
+        "plugin/fts_autoindex",
+    ),
+    (
+        "NFS465",
+        {"mail_plugins": WORDS},
+        NEW | CLUSTER | {"index_location": "local"},
+        "mail_plugins/fts_flatcurve=yes: ",
+    ),
+    ("NFS466", {"mail_plugins": "acl"}, OLD | MBOX_AWAY, "mail_plugins=acl: "),
+    ("NFS466", {"mail_plugins": {"acl": "yes"}}, NEW | MBOX_AWAY, "mail_plugins/acl=yes: "),
 ]
 FOUND_ON_PROXIES: list[Case] = [
     ("NFS422", {"director_user_expire": "5 secs"}, OLD, "director_user_expire=5 secs: "),
@@ -276,6 +307,17 @@ def test_every_rule_about_settings_has_a_case() -> None:
         ({"dotlock_use_excl": "no"}, OLD | {"nfs_version": "2"}),
         ({"plugin": {"ssl_key": "x", "quota": "count"}}, OLD),
         ({"namespace inbox": {"type": "private"}}, OLD | CLUSTER),
+        ({"namespace shared": {"type": "shared", "location": "maildir:%%h/M"}}, OLD),
+        ({"namespace shared": {"type": "shared", "location": "imapc:~/shared/%%u"}}, OLD | CLUSTER),
+        ({"namespace shared": {"type": "shared", "mail_driver": "imapc"}}, NEW | CLUSTER),
+        ({"mail_plugins": "fts fts_xapian", "plugin": {"fts_autoindex": "yes"}}, OLD | BY_LDA),
+        ({"mail_plugins": WORDS, "fts flatcurve": {"optimize_limit": "0"}, "fts_autoindex": "yes"}, NEW | CLUSTER),
+        ({"mail_plugins": WORDS, "fts_autoindex": "no", "fts_flatcurve_optimize_limit": "0"}, NEW | CLUSTER | BY_LDA),
+        ({"mail_plugins": WORDS, "mail_index_path": "/i/%{user}"}, NEW | {"index_location": "local"}),
+        ({"mail_plugins": "acl"}, OLD | MBOX_AWAY | {"mailbox_format": "maildir"}),
+        ({"mail_plugins": "fts fts_xapian", "lock_method": "dotlock"}, OLD | {"nfs_version": "3"}),
+        # It has its index elsewhere.
+        ({"mail_plugins": "fts fts_solr"}, NEW | RANDOM),
         ({"mail_attachment_dir": "/srv/mail/attachments"}, OLD | CLUSTER),
         (HAPROXY | {"ssl": "yes"}, OLD),
         (HAPROXY | {"ssl": "required"}, NEW),

@@ -241,13 +241,13 @@ def test_variables_made_of_what_a_role_knows_are_left_to_the_role(tmp_path: Path
 
 def test_what_is_not_refused_is_shown(tmp_path: Path) -> None:
     """Warnings and infos of the matrix, with an exit code of success."""
-    extra = {"namespace shared": {"type": "shared"}}
+    extra = {"mail_temp_dir": "/srv/mail/tmp"}
     data = inventory(nfsmail_nfs_version=4.1, nfsmail_delivery="lda", dovecot_extra_settings=extra)
     code, out = validate(tmp_path, data)
     assert code == 0, out
     for text in (
         "warning NFS211: nfsmail_delivery=lda: dovecot-lda on another machine rewrites dovecot-uidlist",
-        "warning NFS423: dovecot_extra_settings: namespace shared/type=shared",
+        "warning NFS429: dovecot_extra_settings: mail_temp_dir=nfs",
         "info NFS225: nfsmail_delivery=lda",
         "Way out: use delivery lmtp through the proxy, or mta. Source: ",
     ):
