@@ -1011,8 +1011,8 @@ RULES: tuple[Rule, ...] = (
         "warning",
         {FLATCURVE: "yes", "!fts flatcurve/optimize_limit": "0", "!fts_flatcurve_optimize_limit": "0"},
         "Shards of the index of words are merged and removed while others have them open: NFS keeps such files as .nfs, and with "
-        "them the directory, at which each expunge in that mailbox crashes.",
-        "set optimize_limit = 0 for flatcurve; remove what is left: doveadm fts rescan",
+        "them the directory, at which expunges in that mailbox crash.",
+        "set optimize_limit = 0 for flatcurve; where it crashes, remove the mailbox's directory fts-flatcurve: it is made anew",
         "measured: 2.4.1 with such a directory; dovecot-fts-flatcurve, issue 54",
         versions=">=2.4.0",
         index_location=("nfs",),

@@ -59,6 +59,8 @@ class Single:
         self.version = RELEASES[suite]
         self.name = f"nfsmail-indexes-{suite}"
         self.format = ""
+        # What is asked of features.
+        self.cluster: dict[str, Any] = {}
         library = Path(ansible.__file__).parent
         self.close()
         volumes = (
@@ -93,7 +95,7 @@ class Single:
             "mailbox_format": self.format,
             "index_location": "local" if index else "nfs",
         }
-        more = {"proxies": [], "doveadm_password": "", "index_path": index or LOCAL}
+        more = {"proxies": [], "doveadm_password": "", "index_path": index or LOCAL, "cluster": self.cluster}
         return backend(self.version, profile, ssl="no", protocols=["imap", "lmtp"], **more)
 
     def configure(self, index: str, then: str = "true") -> None:
@@ -141,15 +143,26 @@ class Single:
         assert finished.get("changed") and finished["left"] == [], finished
         return copied
 
-    def fresh(self, format: str) -> None:
-        """Users with mail and folders, their indexes with the mail; nobody else."""
+    def empty(self, format: str, index: str = "") -> None:
+        """Users without mail; nobody else."""
         self.format = format
         self.sh(
             "doveadm stop 2>/dev/null; rm -rf /srv/mail /var/lib/nfsmail/* /tmp/log /var/lib/dovecot/nfsmail*; "
             "install -d -o 5000 -g 5001 /srv/mail /var/lib/nfsmail/{,index,other}; cat >/etc/dovecot/nfsmail-users",
             "".join(f"{user}:{{PLAIN}}x::::::\n" for user in USERS),
         )
-        self.configure("", START)
+        self.configure(index, START)
+
+    def imap(self, user: str, *commands: str) -> list[str]:
+        """What a session of a user answers, without the greeting and how long it took."""
+        text = "".join(f"{number} {command}\r\n" for number, command in enumerate(commands, 1))
+        said = self.sh(f"/usr/lib/dovecot/imap -u {user} 2>/dev/null", f"{text}bye LOGOUT\r\n")
+        lines = [re.sub(r" \([\d.]+ [^()]*secs\)\.?$", "", line) for line in said.splitlines()[1:]]
+        return [line for line in lines if not line.startswith(("* BYE", "bye "))]
+
+    def fresh(self, format: str) -> None:
+        """Users with mail and folders, their indexes with the mail; nobody else."""
+        self.empty(format)
         keywords = " ".join(f"keyword{number}" for number in range(30))
         separator = "." if format == "maildir" else "/"
         words = {"SEP": separator, "KEYWORDS": keywords, "OTHERS": " ".join(USERS[1:])}
