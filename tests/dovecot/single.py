@@ -154,11 +154,20 @@ class Single:
         self.configure(index, START)
 
     def imap(self, user: str, *commands: str) -> list[str]:
-        """What a session of a user answers, without the greeting and how long it took."""
-        text = "".join(f"{number} {command}\r\n" for number, command in enumerate(commands, 1))
-        said = self.sh(f"/usr/lib/dovecot/imap -u {user} 2>/dev/null", f"{text}bye LOGOUT\r\n")
-        lines = [re.sub(r" \([\d.]+ [^()]*secs\)\.?$", "", line) for line in said.splitlines()[1:]]
-        return [line for line in lines if not line.startswith(("* BYE", "bye "))]
+        """What a session of a user answers, without the greeting and how long it took; one command after the other."""
+        words = ["docker", "exec", "-i", self.name, "/usr/lib/dovecot/imap", "-u", user]
+        pipe: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        lines: list[str] = []
+        with subprocess.Popen(words, text=True, **pipe) as session:
+            assert session.stdin and session.stdout
+            for number, command in enumerate(commands, 1):
+                session.stdin.write(f"{number} {command}\r\n")
+                session.stdin.flush()
+                for line in session.stdout:
+                    lines.append(re.sub(r" \([\d.]+ [^()]*secs\)\.?$", "", line.strip()))
+                    if line.startswith(f"{number} "):
+                        break
+        return lines[1:]
 
     def fresh(self, format: str) -> None:
         """Users with mail and folders, their indexes with the mail; nobody else."""

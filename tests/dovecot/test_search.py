@@ -38,8 +38,10 @@ def indexed(single: Single) -> list[str]:
 
 
 def search(single: Single, what: str) -> str:
-    (line,) = [line for line in single.imap(ANNA, "SELECT INBOX", f"SEARCH {what}") if line.startswith("* SEARCH")]
-    return line.removeprefix("* SEARCH").strip()
+    said = single.imap(ANNA, "SELECT INBOX", f"SEARCH {what}")
+    lines = [line for line in said if line.startswith("* SEARCH")]
+    assert lines, f"{said}\n{log(single)}"
+    return lines[0].removeprefix("* SEARCH").strip()
 
 
 def log(single: Single) -> str:
