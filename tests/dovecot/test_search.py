@@ -53,8 +53,8 @@ def log(single: Single) -> str:
     [("maildir", "", f"{HOME}/Maildir"), ("maildir", LOCAL, AWAY), ("mdbox", "", f"{HOME}/mdbox")],
 )
 def test_words_are_found_in_the_index(single: Single, format: str, index: str, place: str) -> None:
-    if single.version == "2.3.19" and format == "mdbox":
-        pytest.skip("as 2.4.1")
+    if (single.version == "2.4.1") == ((format, index) == ("maildir", "")):
+        pytest.skip("as the other release")
     single.empty(format, index)
     for text in ("a zebra in the house", "nothing of that kind"):
         single.sh(DELIVER, TEXT=text)
