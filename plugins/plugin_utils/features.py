@@ -176,8 +176,9 @@ def _search(told: Told, profile: Profile) -> Iterator[Entry]:
     yield Entry("language_tokenizers", "generic email-address")
     for number, language in enumerate(as_list(told.get("nfsmail_fts_languages"))):
         yield Entry(f"language {language}", () if number else (Entry("default", "yes"),))
-    rare = (Entry(f"mailbox {folder}", (Entry("fts_autoindex", "no"),)) for folder in SEARCHED_RARELY)
-    yield Entry("namespace inbox", tuple(rare) if own else ())
+    if own:
+        later = (Entry(f"mailbox {folder}", (Entry("fts_autoindex", "no"),)) for folder in SEARCHED_RARELY)
+        yield Entry("namespace inbox", tuple(later))
 
 
 # ---- sharing ----

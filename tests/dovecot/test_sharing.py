@@ -115,3 +115,21 @@ def test_what_the_matrix_refuses_does_not_work(single: Single) -> None:
         f"/usr/lib/dovecot/imap -u {ANNA} 2>&1", f"1 SETACL Lists/Deep {BOB} lr\r\n2 LOGOUT\r\n"
     )
     single.sh("doveadm stop")
+
+
+def test_all_features_together_are_accepted(single: Single) -> None:
+    """In every plan of topology single that none of the rules refuses."""
+    every = {
+        **ASKED,
+        "nfsmail_protocols": ["imap", "lmtp"],
+        "nfsmail_fts": True,
+        "nfsmail_fts_languages": ["en", "de"],
+        "nfsmail_quota": "1G",
+        "nfsmail_sieve": True,
+        "nfsmail_sieve_before": [{"name": "spam", "script": "keep;"}],
+    }
+    for format in ("maildir", "mbox", "sdbox", "mdbox"):
+        single.format, single.cluster = format, every
+        for index in ("", LOCAL):
+            said = single.sh("cat >/tmp/all; doveconf -c /tmp/all -n 2>&1 >/dev/null", backend_conf(single.plan(index)))
+            assert said == "", said
