@@ -15,7 +15,7 @@ from itertools import starmap
 from typing import Any
 
 from ..module_utils._indexes import location as location_of
-from . import director, features, location, metrics
+from . import director, features, location, logins, metrics
 from .dialect import Entry, entries, to_doveconf
 from .errors import NfsmailError, Problem
 from .location import translate
@@ -251,33 +251,11 @@ def backend_fields(plan: Mapping[str, Any], secret: str) -> dict[str, str]:
     return {"pass": secret, **({"starttls": "yes"} if plan.get("backend_ca") else {})}
 
 
-def _users_passdb(path: str, series: str, **more: str) -> Entry:
-    extra = [Entry(name, value) for name, value in more.items()]
-    if series == "2.3":
-        args = Entry("args", f"username_format=%Lu {path}")
-        return Entry("passdb passwd-file", (args, *extra), "The users and their passwords.")
-    return Entry("passdb passwd-file", (Entry("passwd_file_path", path), *extra), "The users and their passwords.")
-
-
-def _static_userdb(plan: Mapping[str, Any], series: str, anyone: bool) -> Entry:
-    why = (
-        "Every user's mail has one owner; the proxy has checked that the user exists."
-        if anyone
-        else ("Every user's mail has one owner; the user must be in the password file.")
-    )
-    word = "yes" if anyone else "no"
-    # dovecot-lda, run as the owner of the mail, may look up only what has the owner in the answer.
-    uid, gid = str(plan["mail_uid"]), str(plan["mail_gid"])
-    if series == "2.3":
-        return Entry("userdb static", (Entry("args", f"allow_all_users={word} uid={uid} gid={gid}"),), why)
-    fields = Entry("fields", (Entry("uid", uid), Entry("gid", gid)))
-    return Entry("userdb static", (Entry("allow_all_users", word), fields), why)
-
-
 def _backend_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
     proxies = as_list(plan["proxies"])
     if not proxies:
-        return [_users_passdb(str(plan["users_file"]), series), _static_userdb(plan, series, anyone=False)]
+        home = translate("nfsmail_mail_home", str(plan["mail_home"]), series)
+        return [*logins.passdbs(plan, series, proxy=False), *logins.userdbs(plan, series, proxy=False, home=home)]
     secret = ssha512(_secret("nfsmail_proxy_password", plan["proxy_password"]), "backend")
     nets = ",".join([*proxies, "local"] if series == "2.4" else proxies)
     why = "Only the proxies log in, for any user, with the cluster's own password."
@@ -287,7 +265,7 @@ def _backend_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
         fields = Entry("fields", (Entry("allow_real_nets", nets),))
         passdb = Entry("passdb static", (Entry("password", secret), fields), why)
     trusted = Entry("login_trusted_networks", " ".join(proxies), "The proxies tell us the client's real address.")
-    return [trusted, passdb, _static_userdb(plan, series, anyone=True)]
+    return [trusted, passdb, logins.static_userdb(plan, series, anyone=True)]
 
 
 def _balancers(plan: Mapping[str, Any]) -> list[Entry]:
@@ -347,8 +325,6 @@ def _backend_services(plan: Mapping[str, Any]) -> list[Entry]:
 
 def _proxy_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
     told = backend_fields(plan, _secret("nfsmail_proxy_password", plan["proxy_password"]))
-    path = str(plan["users_file"])
-    users = _users_passdb(path, series, result_success="continue-ok")
     if plan.get("mode") == "director":
         routes = director.entries(plan, told)
     else:
@@ -370,11 +346,7 @@ def _proxy_auth(plan: Mapping[str, Any], series: str) -> list[Entry]:
         if series == "2.4":
             # Both are asked, as noauthenticate ends no search: the last that knows the user decides.
             routes.reverse()
-    if series == "2.3":
-        userdb = Entry("userdb passwd-file", (Entry("args", f"username_format=%Lu {path}"),), "Who exists.")
-    else:
-        userdb = Entry("userdb passwd-file", (Entry("passwd_file_path", path),), "Who exists.")
-    return [users, *routes, userdb]
+    return [*logins.passdbs(plan, series, proxy=True), *routes, *logins.userdbs(plan, series, proxy=True)]
 
 
 def _route(
