@@ -433,6 +433,10 @@ def clock_daemon(timeout: float) -> dict[str, Any]:
     return answer
 
 
+# doveconf hides what is a password by its setting, not one among the parameters of PostgreSQL.
+SHOWN = re.compile(r"(?m)^(\s*password = )(?!# hidden).+")
+
+
 def dovecot(timeout: float) -> dict[str, Any] | None:
     """Version and settings of Dovecot."""
     if _system.find_program("dovecot") is None:
@@ -448,7 +452,7 @@ def dovecot(timeout: float) -> dict[str, Any] | None:
         answer["error"] = "doveconf is not installed"
         return answer
     result = _system.run([doveconf, "-n"], timeout)
-    answer["conf"] = result.out
+    answer["conf"] = SHOWN.sub(r"\1(hidden)", result.out)
     if result.rc != 0 or result.err.strip():
         answer["error"] = result.reason if result.rc != 0 else result.err.strip()
     who = _system.run([_system.find_program("doveadm") or "doveadm", "-f", "tab", "who", "-1"], timeout)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import director, distributions, features
+from . import director, distributions, features, logins
 from .balancer_conf import health_problems, server_problems
 from .dovecot_conf import (
     EXTRA_VARIABLES,
@@ -56,6 +56,8 @@ GONE: Mapping[str, str] = {
 }
 # Which variable holds a machine's release of Dovecot, by the group it is in.
 RELEASES = {"mail_backends": "dovecot_version", "mail_proxies": "dovecot_proxy_version"}
+# Not to be shown, whatever is wrong with them; so is everything with password in its name.
+SECRETS = ("nfsmail_users", "nfsmail_passdb_options")
 # What a host may set for itself; everything else of ours must be the same for the whole cluster.
 PER_HOST = (
     *("nfsmail_address", "nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address"),
@@ -215,6 +217,7 @@ def inventory_notes(
                     found[row["id"]] = {**row, "message": f"{EXTRA_VARIABLES[kind]}: {row['message']}"}
     if variables.get("nfsmail_topology") == "random":
         found.update({row["id"]: row for row in _balancer_notes(members, variables)})
+    found.update({row["id"]: row for row in logins.notes(variables)})
     levels = ("warning", "info")
     return sorted(
         (row for row in found.values() if row["level"] in levels),
@@ -385,7 +388,7 @@ def _types(values: Mapping[str, Mapping[str, Any]], specs: Mapping[str, Mapping[
     for own in values.values():
         for name, value in own.items():
             if name in specs:
-                secret = "password" in name or name == "nfsmail_users"
+                secret = "password" in name or name in SECRETS
                 for problem in type_problems(name, value, specs[name]):
                     shown = "(hidden)" if secret and problem.value is not None else problem.value
                     yield Problem(problem.variable, shown, problem.rule, problem.fix, problem.source)
@@ -758,6 +761,13 @@ def _secrets(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem
 
 def _users(variables: Mapping[str, Any]) -> Iterator[Problem]:
     users, path = variables.get("nfsmail_users"), str(variables.get("nfsmail_users_file") or "")
+    yield from logins.problems(
+        variables.get("nfsmail_passdb") or "file",
+        variables.get("nfsmail_passdb_options") or {},
+        variables.get("nfsmail_passdb_password"),
+        users,
+        str(variables.get("nfsmail_topology") or ""),
+    )
     try:
         passwd_lines(users or [])
     except NfsmailError as error:
@@ -774,7 +784,7 @@ def _disagreements(values: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]
                 seen.setdefault(name, {}).setdefault(repr(value), host)
     for name, found in sorted(seen.items()):
         if len(found) > 1:
-            secret = "password" in name or name == "nfsmail_users"
+            secret = "password" in name or name in SECRETS
             shown = "different values (hidden)" if secret else {host: value for value, host in found.items()}
             yield Problem(
                 name,

@@ -15,7 +15,7 @@ from typing import Any
 from ..module_utils._indexes import WORDS
 from .dialect import Entry, to_doveconf
 from .errors import NfsmailError, Problem, nearest
-from .profile import TRUE_WORDS, as_list
+from .profile import TRUE_WORDS, as_list, series_of
 
 KINDS = ("file", "sql", "ldap", "pam")
 DOCS = "docs: logins"
@@ -77,7 +77,7 @@ def kind_of(plan: Mapping[str, Any]) -> str:
     return str(plan.get("passdb") or "file")
 
 
-def problems(kind: Any, options: Any, password: Any, users: Any = ()) -> list[Problem]:
+def problems(kind: Any, options: Any, password: Any, users: Any = (), topology: str = "") -> list[Problem]:
     """What is wrong with the three variables; ``users``: those of the inventory."""
     if kind not in KINDS:
         fix = f"did you mean {nearest(str(kind), KINDS)!r}?"
@@ -89,6 +89,10 @@ def problems(kind: Any, options: Any, password: Any, users: Any = ()) -> list[Pr
     if kind != "file" and users:
         rule = f"users come from {kind}; this list is for nfsmail_passdb: file"
         found.append(Problem("nfsmail_users", "(hidden)", rule, "empty it, or set nfsmail_passdb to file", DOCS))
+    if kind == "pam" and topology == "per_user":
+        rule = "a proxy finds the backend of a delivery without a password, and PAM answers nobody without one"
+        fix = "use sql, ldap or file; pam is for single and random"
+        found.append(Problem("nfsmail_passdb", kind, rule, fix, DOCS))
     for option in _asked(kind, options):
         found += _value_problems(option, options)
     return found + list(_password_problems(kind, options, str(password or "")))
@@ -124,7 +128,7 @@ def _value_problems(option: Option, options: Mapping[str, Any]) -> Iterator[Prob
     where, given = f"nfsmail_passdb_options.{option.name}", options.get(option.name)
     empty = given in (None, "", [], ())
     if empty:
-        if {"sql", "ldap", *SERVERS, "sqlite"}.intersection(option.needed):
+        if option.needed:
             yield Problem(where, None, option.rule, "set it", DOCS)
         return
     words = as_list(given) if option.kind == "list" and isinstance(given, (list, tuple, str)) else [given]
@@ -165,19 +169,36 @@ def _password_problems(kind: str, options: Mapping[str, Any], password: str) -> 
         yield Problem("nfsmail_passdb_options.starttls", options["starttls"], rule, "remove it, or write ldap://", DOCS)
 
 
-def in_the_clear(variables: Mapping[str, Any]) -> bool:
-    """Users' passwords go to an LDAP server without TLS."""
-    options = variables.get("nfsmail_passdb_options")
-    if variables.get("nfsmail_passdb") != "ldap" or not isinstance(options, Mapping) or _true(options.get("starttls")):
-        return False
-    return not all(NEAR.match(uri) for uri in as_list(options.get("uris")))
+def notes(variables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """What an operator should know of databases that are not refused."""
+    kind, options = variables.get("nfsmail_passdb"), variables.get("nfsmail_passdb_options")
+    if kind == "ldap" and isinstance(options, Mapping) and not _true(options.get("starttls")):
+        if not all(NEAR.match(uri) for uri in as_list(options.get("uris"))):
+            yield {
+                "id": "NFS252",
+                "level": "warning",
+                "message": "nfsmail_passdb_options.uris has ldap:// without TLS: passwords go over the network as they are.",
+                "fix": "set starttls: true and ca, or use ldaps:// with ca",
+                "source": DOCS,
+            }
+    if kind not in (None, "file") and variables.get("nfsmail_mailbox_format") == "mdbox":
+        yield {
+            "id": "NFS253",
+            "level": "warning",
+            "message": f"nfsmail_passdb is {kind}, which lists no users: the scheduled purge of mdbox finds them in "
+            "nfsmail_users_file only.",
+            "fix": "keep the names in that file yourself, one a line; passwords are not read there",
+            "source": DOCS,
+        }
 
 
 def passdb_conf(plan: Mapping[str, Any]) -> str:
     """The file that Dovecot 2.3 reads SQL's or LDAP's settings from; empty where there is none, as with 2.4."""
     kind = kind_of(plan)
+    # A proxy's plan has its release; a backend's has it in the profile, and asks only where users log in there.
     version = str(plan.get("version") or plan["profile"]["dovecot_version"])
-    if kind not in ("sql", "ldap") or version.startswith("2.4") or as_list(plan.get("proxies") if "profile" in plan else ""):
+    behind = "version" not in plan and as_list(plan["proxies"])
+    if kind not in ("sql", "ldap") or series_of(version) == "2.4" or behind:
         return ""
     return to_doveconf(_file_23(plan), version)
 
@@ -189,7 +210,7 @@ def passdbs(plan: Mapping[str, Any], series: str, proxy: bool) -> list[Entry]:
     if kind == "file":
         return [_users(plan, series, more)]
     if kind == "pam":
-        return list(_pam(options, series, more, proxy))
+        return [_pam(options, series)]
     if series == "2.3":
         digest = hashlib.sha256(passdb_conf(plan).encode()).hexdigest()[:16]
         # The digest makes this file differ, so that Dovecot is reloaded, where only the other one does.
@@ -203,7 +224,7 @@ def userdbs(plan: Mapping[str, Any], series: str, proxy: bool, home: str = "") -
     """Who exists, and on a backend (``home``: in the words of the dialect) whose the mail is."""
     kind = kind_of(plan)
     if kind == "pam":
-        return [_system_users(plan, series, proxy, home)]
+        return [_system_users(plan, series, home)]
     if proxy and kind == "file":
         return [_users_exist(str(plan["users_file"]), series)]
     # It asks the password database, without a password.
@@ -263,19 +284,13 @@ def _users_exist(path: str, series: str) -> Entry:
     return Entry("userdb passwd-file", (Entry("passwd_file_path", path),), "Who exists.")
 
 
-def _pam(options: Mapping[str, Any], series: str, more: list[Entry], proxy: bool) -> Iterator[Entry]:
+def _pam(options: Mapping[str, Any], series: str) -> Entry:
     service = str(options.get("service") or "dovecot")
     named = Entry("args", service) if series == "2.3" else Entry("service_name", service)
-    yield Entry("passdb pam", (named, *more), "The system's users and their passwords.")
-    if proxy:
-        # PAM answers to nobody without a password, and deliveries have none.
-        only = Entry("mechanisms" if series == "2.3" else "mechanisms_filter", "none")
-        yield Entry("passdb passwd", (only, *more), "Where no password is asked for: deliveries, doveadm.")
+    return Entry("passdb pam", (named,), "The system's users and their passwords.")
 
 
-def _system_users(plan: Mapping[str, Any], series: str, proxy: bool, home: str) -> Entry:
-    if proxy:
-        return Entry("userdb passwd", (), "Who exists.")
+def _system_users(plan: Mapping[str, Any], series: str, home: str) -> Entry:
     owner = {"uid": str(plan["mail_uid"]), "gid": str(plan["mail_gid"]), "home": home}
     why = "Who exists; the mail has one owner, and does not lie where the system has the user's home."
     if series == "2.3":

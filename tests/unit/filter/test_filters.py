@@ -172,6 +172,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "needs_lockd": ({"lockd": "maybe"},),
     "override_file": ({"a@x": "mail9"}, BACKENDS),
     "package_names": (["dovecot-imap"],),
+    "passdb_conf": ({**PLAN, "proxies": [], "passdb": "ldap", "passdb_options": {"dnpass": "k3pt-S3cret"}},),
     "passwd_file": ([{"name": "a@x", "password": "k3pt-S3cret"}],),
     "proxy_conf": ({**PLAN, "proxy_password": "k3pt-S3cret"},),
     "routing": ([{"name": "mail1", "state": "sideways"}], {}),
