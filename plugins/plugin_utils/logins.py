@@ -26,6 +26,8 @@ FIELDS = ("{user}", "{name}", "{domain}")
 PASSWORD = re.compile(r"[A-Za-z0-9._~+/=@:,!?*&^()|-]+\Z")
 # Where a password that travels unencrypted leaves no machine.
 NEAR = re.compile(r"ldap://(127\.\d+\.\d+\.\d+|\[::1\]|localhost)(:\d+)?/?\Z|ldapi:|ldaps:")
+# Of a hash that does not name its own; 2.3 would take MD5 with SQL, 2.4 plain text.
+SCHEME = "CRYPT"
 WORD = r"[A-Za-z0-9._@+:/=-]+\Z"
 PATH = r"/[^\s\"'\\#$%]+\Z"
 TEXT = r"[^\"\\$%\r\n\0]+\Z"
@@ -51,10 +53,10 @@ OPTIONS = (
     Option("database", SERVERS, SERVERS, "the name of the database", r"[A-Za-z0-9._-]+\Z"),
     Option("database", ("sqlite",), ("sqlite",), "the absolute path of the database, without blanks", PATH),
     Option("user", SERVERS, SERVERS, "the database's user, without blanks", WORD),
+    Option("query", ("sql",), ("sql",), "one line that selects the field password of the user {user}, or {name}", TEXT),
     Option(
-        "query", ("sql",), ("sql",), "one line that selects the field password of the user {user}, or {name}", TEXT
+        "uris", ("ldap",), ("ldap",), "a list of ldap://, ldaps:// or ldapi://", r"ldap[si]?://[^\s\"'#$]*\Z", "list"
     ),
-    Option("uris", ("ldap",), ("ldap",), "a list of ldap://, ldaps:// or ldapi://", r"ldap[si]?://[^\s\"'#$]*\Z", "list"),
     Option("base", ("ldap",), ("ldap",), "the entry below which users are looked for", TEXT),
     Option("bind_dn", ("ldap",), (), "the entry that Dovecot looks users up as", TEXT),
     Option("filter", ("ldap",), ("ldap",), "one line in parentheses that finds {user}, or {name}", TEXT),
@@ -120,7 +122,9 @@ def _strangers(kind: str, options: Mapping[str, Any]) -> Iterator[Problem]:
             continue
         what = f"{kind}, driver {_driver(options)}" if kind == "sql" else kind
         rule = f"an option of nfsmail_passdb: {what}" if known else f"nfsmail_passdb: {kind} has no options"
-        fix = f"did you mean {nearest(str(name), known)!r}?" if known else "remove it, or set nfsmail_passdb to its kind"
+        fix = (
+            f"did you mean {nearest(str(name), known)!r}?" if known else "remove it, or set nfsmail_passdb to its kind"
+        )
         yield Problem(where, "(hidden)", rule, fix, DOCS)
 
 
@@ -132,9 +136,7 @@ def _value_problems(option: Option, options: Mapping[str, Any]) -> Iterator[Prob
             yield Problem(where, None, option.rule, "set it", DOCS)
         return
     words = as_list(given) if option.kind == "list" and isinstance(given, (list, tuple, str)) else [given]
-    if not all(isinstance(word, (str, int)) and re.match(option.pattern, str(word)) for word in words):
-        yield Problem(where, given, option.rule, "correct it", DOCS)
-    elif option.name == "port" and not 1 <= int(given) <= 65535:
+    if not all(isinstance(word, (str, int)) and re.match(option.pattern, str(word)) for word in words) or (option.name == "port" and not 1 <= int(given) <= 65535):
         yield Problem(where, given, option.rule, "correct it", DOCS)
     elif option.name in ("query", "filter"):
         yield from _template_problems(option, where, str(given))
@@ -154,17 +156,27 @@ def _template_problems(option: Option, where: str, text: str) -> Iterator[Proble
 def _password_problems(kind: str, options: Mapping[str, Any], password: str) -> Iterator[Problem]:
     where, shown = "nfsmail_passdb_password", "(hidden)" if password else None
     rule = "letters, digits and . _ ~ + / = @ : , ! ? * & ^ ( ) | -"
-    needed = kind == "sql" and _driver(options) in SERVERS or (kind == "ldap" and bool(options.get("bind_dn")))
+    needed = (kind == "sql" and _driver(options) in SERVERS) or (kind == "ldap" and bool(options.get("bind_dn")))
     if password and not needed:
-        why = f"nfsmail_passdb: {kind} logs in nowhere" if kind != "ldap" else "without bind_dn nobody has this password"
+        why = (
+            f"nfsmail_passdb: {kind} logs in nowhere" if kind != "ldap" else "without bind_dn nobody has this password"
+        )
         yield Problem(where, shown, why, "remove it, or name whose password it is", DOCS)
     elif needed and not PASSWORD.match(password):
-        yield Problem(where, shown, rule, "set the password of the user that reads the database, in Ansible Vault", DOCS)
+        yield Problem(
+            where, shown, rule, "set the password of the user that reads the database, in Ansible Vault", DOCS
+        )
     encrypted = _true(options.get("starttls")) or any(uri.startswith("ldaps:") for uri in as_list(options.get("uris")))
     if kind == "ldap" and encrypted and not options.get("ca"):
         rule = "TLS is of use only with a server whose certificate is checked"
-        yield Problem("nfsmail_passdb_options.ca", None, rule, "name the file of the authority, /etc/ssl/certs/ca.pem", DOCS)
-    if kind == "ldap" and _true(options.get("starttls")) and any("ldaps:" in one for one in as_list(options.get("uris"))):
+        yield Problem(
+            "nfsmail_passdb_options.ca", None, rule, "name the file of the authority, /etc/ssl/certs/ca.pem", DOCS
+        )
+    if (
+        kind == "ldap"
+        and _true(options.get("starttls"))
+        and any("ldaps:" in one for one in as_list(options.get("uris")))
+    ):
         rule = "ldaps:// is TLS already"
         yield Problem("nfsmail_passdb_options.starttls", options["starttls"], rule, "remove it, or write ldap://", DOCS)
 
@@ -302,8 +314,15 @@ def _system_users(plan: Mapping[str, Any], series: str, home: str) -> Entry:
 def _sql_24(plan: Mapping[str, Any], options: Mapping[str, Any]) -> list[Entry]:
     driver, database, ca = _driver(options), str(options["database"]), str(options.get("ca") or "")
     query = Entry("query", _in_words(str(options["query"]), "2.4"))
+    scheme = Entry("default_password_scheme", SCHEME)
     if driver == "sqlite":
-        return [Entry("sql_driver", driver), Entry("sqlite_path", database), Entry("sqlite_readonly", "yes"), query]
+        return [
+            Entry("sql_driver", driver),
+            Entry("sqlite_path", database),
+            Entry("sqlite_readonly", "yes"),
+            scheme,
+            query,
+        ]
     lines = {"user": str(options["user"]), "password": str(plan["passdb_password"]), "dbname": database}
     if options.get("port"):
         lines["port"] = str(options["port"])
@@ -315,7 +334,7 @@ def _sql_24(plan: Mapping[str, Any], options: Mapping[str, Any]) -> list[Entry]:
         Entry(f"{driver} {host}", inner if driver == "mysql" else (Entry("parameters", inner),))
         for host in as_list(options["hosts"])
     ]
-    return [Entry("sql_driver", driver), *servers, query]
+    return [Entry("sql_driver", driver), *servers, scheme, query]
 
 
 def _ldap_24(plan: Mapping[str, Any], options: Mapping[str, Any]) -> list[Entry]:
@@ -333,6 +352,7 @@ def _ldap_24(plan: Mapping[str, Any], options: Mapping[str, Any]) -> list[Entry]
     if options.get("user_attribute"):
         fields["user"] = f"%{{ldap:{options['user_attribute']}}}"
     if options.get("password_attribute"):
+        lines["default_password_scheme"] = SCHEME
         fields["password"] = f"%{{ldap:{options['password_attribute']}}}"
     found = [Entry(name, value) for name, value in lines.items()]
     return [*found, *([Entry("fields", tuple(Entry(name, text) for name, text in fields.items()))] if fields else [])]
@@ -346,6 +366,7 @@ def _file_23(plan: Mapping[str, Any]) -> list[Entry]:
 
 def _sql_23(plan: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
     driver, database, ca = _driver(options), str(options["database"]), str(options.get("ca") or "")
+    query = _in_words(str(options["query"]), "2.3")
     if driver == "sqlite":
         connect = database
     else:
@@ -358,7 +379,7 @@ def _sql_23(plan: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, st
                 "pgsql": ["sslmode=verify-full", f"sslrootcert={ca}"],
             }[driver]
         connect = " ".join(words)
-    return {"driver": driver, "connect": connect, "password_query": _in_words(str(options["query"]), "2.3")}
+    return {"driver": driver, "connect": connect, "default_pass_scheme": SCHEME, "password_query": query}
 
 
 def _ldap_23(plan: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
@@ -371,7 +392,8 @@ def _ldap_23(plan: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, s
         lines |= {"tls_ca_cert_file": str(options["ca"]), "tls_require_cert": "demand"}
     fields = {"user": options.get("user_attribute"), "password": options.get("password_attribute")}
     # Never left out: by default it would be uid=user, and mail would go to another name than the one that logs in.
-    lines["pass_attrs"] = ",".join(f"{attribute}={field}" for field, attribute in fields.items() if attribute) or "=ok=yes"
+    lines["pass_attrs"] = (
+        ",".join(f"{attribute}={field}" for field, attribute in fields.items() if attribute) or "=ok=yes"
+    )
     lines["pass_filter"] = _in_words(str(options["filter"]), "2.3")
-    lines["auth_bind"] = "no" if options.get("password_attribute") else "yes"
-    return lines
+    return lines | ({"default_pass_scheme": SCHEME} if options.get("password_attribute") else {"auth_bind": "yes"})

@@ -54,7 +54,9 @@ def test_what_is_good(kind: str, options: dict[str, Any], password: str) -> None
     assert problems(kind, options, password, [], "single") == []
     for version in ("2.3.13", "2.3.19", "2.4.1"):
         assert backend_conf(of(kind, options, version, password))
-        assert (passdb_conf(of(kind, options, version, password)) != "") == (kind in ("sql", "ldap") and version < "2.4")
+        assert (passdb_conf(of(kind, options, version, password)) != "") == (
+            kind in ("sql", "ldap") and version < "2.4"
+        )
 
 
 @pytest.mark.parametrize(
@@ -67,16 +69,36 @@ def test_what_is_good(kind: str, options: dict[str, Any], password: str) -> None
         ("sql", {}, "", ["nfsmail_passdb_options.driver: not set", "mysql, pgsql or sqlite", "options.query: not set"]),
         ("sql", {**MYSQL, "driver": "oracle"}, HIDDEN, ["nfsmail_passdb_options.driver: 'oracle'"]),
         ("sql", {**MYSQL, "host": "db1"}, HIDDEN, ["nfsmail_passdb_options.host", "did you mean 'hosts'?"]),
-        ("sql", {**MYSQL, "password": HIDDEN}, HIDDEN, ["options.password: '(hidden)'", "move it to nfsmail_passdb_password"]),
+        (
+            "sql",
+            {**MYSQL, "password": HIDDEN},
+            HIDDEN,
+            ["options.password: '(hidden)'", "move it to nfsmail_passdb_password"],
+        ),
         ("sql", {**SQLITE, "hosts": ["db1"]}, "", ["options.hosts", "an option of nfsmail_passdb: sql, driver sqlite"]),
         ("sql", {**SQLITE, "database": "users.db"}, "", ["options.database: 'users.db'", "the absolute path"]),
         ("sql", {**MYSQL, "port": 70000}, HIDDEN, ["options.port: 70000", "1 to 65535"]),
         ("sql", {**MYSQL, "hosts": ["a b"]}, HIDDEN, ["options.hosts: ['a b']", "names, addresses or socket paths"]),
         ("sql", without(MYSQL, "user", "hosts"), HIDDEN, ["options.hosts: not set", "options.user: not set"]),
-        ("sql", {**MYSQL, "query": "SELECT password FROM u WHERE n = '%u'"}, HIDDEN, ["options.query", "one line that selects"]),
+        (
+            "sql",
+            {**MYSQL, "query": "SELECT password FROM u WHERE n = '%u'"},
+            HIDDEN,
+            ["options.query", "one line that selects"],
+        ),
         ("sql", {**MYSQL, "query": "SELECT password FROM u"}, HIDDEN, ["the user is written {user}, {name}, {domain}"]),
-        ("sql", {**MYSQL, "query": "SELECT password FROM u WHERE n='{shard}{user}'"}, HIDDEN, ["the user is written {user}"]),
-        ("sql", {**MYSQL, "query": "SELECT pw FROM u WHERE n = '{user}'"}, HIDDEN, ["reads the field password", "AS password"]),
+        (
+            "sql",
+            {**MYSQL, "query": "SELECT password FROM u WHERE n='{shard}{user}'"},
+            HIDDEN,
+            ["the user is written {user}"],
+        ),
+        (
+            "sql",
+            {**MYSQL, "query": "SELECT pw FROM u WHERE n = '{user}'"},
+            HIDDEN,
+            ["reads the field password", "AS password"],
+        ),
         ("sql", MYSQL, "", ["nfsmail_passdb_password: not set", "in Ansible Vault"]),
         ("sql", MYSQL, "k3pt-S3cret # x", ["nfsmail_passdb_password: '(hidden)'", "letters, digits and . _ ~"]),
         ("sql", SQLITE, HIDDEN, ["nfsmail_passdb: sql logs in nowhere"]),
@@ -109,7 +131,10 @@ def test_a_list_of_users_beside_another_database() -> None:
 
 def test_pam_is_not_for_proxies() -> None:
     (problem,) = problems("pam", {}, "", [], "per_user")
-    assert "PAM answers nobody without" in problem.rule and problem.fix == "use sql, ldap or file; pam is for single and random"
+    assert (
+        "PAM answers nobody without" in problem.rule
+        and problem.fix == "use sql, ldap or file; pam is for single and random"
+    )
 
 
 def test_the_conf_refuses_what_the_inventory_would() -> None:
@@ -127,9 +152,12 @@ def test_sql_of_23_has_a_file_of_its_own() -> None:
         "driver = pgsql\n"
         f"connect = host=db1 host=192.0.2.5 port=5433 dbname=mail user=reader password={HIDDEN} sslmode=verify-full"
         " sslrootcert=/etc/ssl/ca.pem\n"
+        "default_pass_scheme = CRYPT\n"
         "password_query = SELECT password FROM users WHERE name = '%Lu' AND domain = '%Ld'\n"
     )
-    assert "ssl_ca=/etc/ssl/ca.pem ssl_verify_server_cert=yes" in passdb_conf(of("sql", {**MYSQL, "ca": "/etc/ssl/ca.pem"}, "2.3.19"))
+    assert "ssl_ca=/etc/ssl/ca.pem ssl_verify_server_cert=yes" in passdb_conf(
+        of("sql", {**MYSQL, "ca": "/etc/ssl/ca.pem"}, "2.3.19")
+    )
     text = backend_conf(of("sql", PGSQL, "2.3.19"))
     assert HIDDEN not in text
     conf = from_doveconf(text)
@@ -154,7 +182,8 @@ def test_ldap_of_23_never_has_its_default_attributes() -> None:
         "auth_bind = yes\n"
     )
     hashes = passdb_conf(of("ldap", {**LDAP, "user_attribute": "mail", "password_attribute": "userPassword"}, "2.3.19"))
-    assert "pass_attrs = mail=user,userPassword=password\n" in hashes and "auth_bind = no\n" in hashes
+    assert "pass_attrs = mail=user,userPassword=password\n" in hashes and "auth_bind" not in hashes
+    assert hashes.endswith("default_pass_scheme = CRYPT\n")
 
 
 # ---- 2.4 ----
@@ -168,6 +197,7 @@ def test_sql_of_24() -> None:
         "sql_driver": "pgsql",
         "pgsql db1": {"parameters": {**one, **tls}},
         "pgsql 192.0.2.5": {"parameters": {**one, **tls}},
+        "default_password_scheme": "CRYPT",
         "query": "SELECT password FROM users WHERE name = '%{user | lower}' AND domain = '%{user | domain | lower}'",
     }
     mysql = from_doveconf(backend_conf(of("sql", {**MYSQL, "ca": "/etc/ssl/ca.pem"}, "2.4.1")))["passdb sql"]
@@ -178,7 +208,9 @@ def test_sql_of_24() -> None:
         "ssl": "yes",
         "ssl_client_ca_file": "/etc/ssl/ca.pem",
     }
-    assert from_doveconf(backend_conf(of("sql", SQLITE, "2.4.1", "")))["passdb sql"]["sqlite_path"] == "/var/lib/users.db"
+    assert (
+        from_doveconf(backend_conf(of("sql", SQLITE, "2.4.1", "")))["passdb sql"]["sqlite_path"] == "/var/lib/users.db"
+    )
 
 
 def test_ldap_of_24() -> None:
@@ -197,7 +229,9 @@ def test_ldap_of_24() -> None:
 
 @pytest.mark.parametrize("version", ["2.3.19", "2.4.1"])
 @pytest.mark.parametrize(("kind", "options", "password"), [("sql", SQLITE, ""), ("ldap", LDAP, HIDDEN)])
-def test_a_proxy_only_changes_its_first_database(kind: str, options: dict[str, Any], password: str, version: str) -> None:
+def test_a_proxy_only_changes_its_first_database(
+    kind: str, options: dict[str, Any], password: str, version: str
+) -> None:
     before = from_doveconf(proxy_conf(proxy(version)))
     after = from_doveconf(proxy_conf(at_a_proxy(kind, options, version, password)))
     first, last = ("passdb", "userdb") if version < "2.4" else (f"passdb {kind}", "userdb static")
