@@ -136,7 +136,9 @@ def _value_problems(option: Option, options: Mapping[str, Any]) -> Iterator[Prob
             yield Problem(where, None, option.rule, "set it", DOCS)
         return
     words = as_list(given) if option.kind == "list" and isinstance(given, (list, tuple, str)) else [given]
-    if not all(isinstance(word, (str, int)) and re.match(option.pattern, str(word)) for word in words) or (option.name == "port" and not 1 <= int(given) <= 65535):
+    if not all(isinstance(word, (str, int)) and re.match(option.pattern, str(word)) for word in words) or (
+        option.name == "port" and not 1 <= int(str(given)) <= 65535
+    ):
         yield Problem(where, given, option.rule, "correct it", DOCS)
     elif option.name in ("query", "filter"):
         yield from _template_problems(option, where, str(given))
