@@ -348,6 +348,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "requested_users": routing.requested_users,
     "routing": routing.routing,
     "server_conf": server_conf,
+    "service_files": distributions.service_files,
     "shard_file": shard_file,
     "shard_map": shards.shard_map,
     "shard_of": shards.shard_of,

@@ -230,6 +230,14 @@ def distribution(facts: Mapping[str, Any], told: str = "") -> dict[str, Any]:
     }
 
 
+def service_files(files: Mapping[str, str]) -> dict[str, str]:
+    """Units, as Debian calls them, to a file that each reads; and with them what any other machine may have in their place."""
+    known = {one.name: one for one in DIFFERENCES}
+    unit, conf = known["chrony_unit"], known["chrony_conf"]
+    more = {str(unit.redhat): str(conf.redhat)} if unit.debian in files else {}
+    return {**files, **more}
+
+
 def package_names(names: Sequence[str], system: Mapping[str, Any] | None = None) -> list[str]:
     """Packages that Debian calls so, as a machine calls them; without ``system``, as any machine may.
 

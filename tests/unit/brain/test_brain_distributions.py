@@ -141,6 +141,12 @@ def test_the_data_is_whole() -> None:
     assert set(known["__nfsmail_known_packages"]) == {package.name for package in distributions.PACKAGES}
 
 
+def test_files_of_services_are_where_any_machine_has_them() -> None:
+    debian = {"chrony.service": "/etc/chrony/chrony.conf", "haproxy.service": "/etc/haproxy/haproxy.cfg"}
+    assert distributions.service_files(debian) == {**debian, "chronyd.service": "/etc/chrony.conf"}
+    assert distributions.service_files({"haproxy.service": "x"}) == {"haproxy.service": "x"}
+
+
 def test_no_role_knows_a_family() -> None:
     """Data of distributions in YAML would be a second place."""
     for path in (

@@ -198,6 +198,7 @@ NEVER_FAIL = {
     "cluster_profile",
     "dovecot_packages",
     "exports_file",
+    "service_files",
     "host_errors",
     "holders",
     "inventory_notes",
