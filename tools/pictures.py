@@ -16,10 +16,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".ansible" / "collections"))
 
-import matplotlib  # type: ignore[import-not-found]
+import matplotlib
 
 matplotlib.use("svg")
-import matplotlib.pyplot as plt  # type: ignore[import-not-found]
+import matplotlib.pyplot as plt
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils import bench
 
 FOLDER = ROOT / "docs" / "pictures"

@@ -172,6 +172,7 @@ def oldest_core() -> Stage:
             ("uv", "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), OLDEST_CORE, "pytest"),
             ("env", f"PATH={place / 'bin'}:{os.environ['PATH']}", *tests),
         ],
+        env={"PYTHONPATH": str(COLLECTIONS)},
     )
 
 
