@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: host_facts
 short_description: Read the few facts that the roles need, in one call
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Reads host name, distribution, installed packages and accounts.
   - Cheaper than C(setup), C(package_facts) and C(getent) together, and it never touches a file system beyond C(/etc), so

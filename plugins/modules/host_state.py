@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: host_state
 short_description: Read the live state of a mail or NFS host in one go
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - nfsmail.cluster contributors (@nfsmail)
 description:

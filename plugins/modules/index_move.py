@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: index_move
 short_description: Move Dovecot's index files when their place changes
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - nfsmail.cluster contributors (@nfsmail)
 description:

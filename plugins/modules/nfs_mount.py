@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: nfs_mount
 short_description: Mount an NFS export with exactly the options that were asked for
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - nfsmail.cluster contributors (@nfsmail)
 description:

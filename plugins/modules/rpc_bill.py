@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: rpc_bill
 short_description: Count the NFS calls of an IMAP session and of a delivery
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - nfsmail.cluster contributors (@nfsmail)
 description:

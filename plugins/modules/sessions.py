@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: sessions
 short_description: End sessions on a backend, and see that they have ended
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - nfsmail.cluster contributors (@nfsmail)
 description:
