@@ -164,9 +164,10 @@ def _check_name(name: str, section: bool) -> None:
 def _quoted(name: str, value: str) -> str:
     if "\n" in value or "\r" in value or "\0" in value:
         raise NfsmailError([Problem(name, value, "one line", "remove the line break", SOURCE)])
-    # Measured with 2.3.19: any '#' starts a comment, a backslash at the end joins the next line, and outer blanks and
-    # quotes are eaten.
-    if value != value.strip() or value[:1] in ("'", '"') or "#" in value or value.endswith("\\"):
+    # Measured with 2.3.19: any '#' starts a comment, a backslash at the end joins the next line, outer blanks and quotes are
+    # eaten, and a '$' that no name follows ends the program that reads it ("Unknown variable: $5"), though not doveconf.
+    harmful = "#" in value or value.endswith("\\") or re.search(r"\$(?![A-Za-z_])", value)
+    if value != value.strip() or value[:1] in ("'", '"') or harmful:
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return value
 

@@ -205,6 +205,7 @@ def test_what_is_written_is_read_back(tree: dict[str, Any], version: str) -> Non
         ('"double"', r'"\"double\""'),
         ("'single'", "\"'single'\""),
         (" blank", '" blank"'),
+        ("50% of $5", '"50% of $5"'),
         ("blank ", '"blank "'),
         # As they are: Dovecot gives these a meaning that extra settings may want, or none.
         ("</etc/x.pem", "</etc/x.pem"),
