@@ -348,10 +348,13 @@ def killed(verb: str, cluster: Cluster, machine: str, when: str, *arguments: str
         run.wait()
 
 
-def has_read_its_file(machine: str) -> bool:
-    """Whether Dovecot has read its configuration since that was written."""
+def in_effect(cluster: Cluster, value: int) -> None:
+    """Every backend has the setting, and Dovecot has read its configuration since that was written."""
     written = "stat -c %Y /etc/dovecot/dovecot.conf"
-    return code(machine, f"journalctl -u dovecot --since @$({written}) -o cat | grep -qE 'SIGHUP|starting up'") == 0
+    read = f"journalctl -u dovecot --since @$({written}) -o cat | grep -qE 'SIGHUP|starting up'"
+    for backend in cluster.backends:
+        assert on(backend, f"doveconf -h {SETTING}").strip() == str(value), backend
+        assert code(backend, read) == 0, f"{backend}: Dovecot has not read the file that a killed run wrote"
 
 
 @contextmanager
@@ -361,9 +364,7 @@ def site_killed(cluster: Cluster) -> Iterator[None]:
     killed("site", cluster, cluster.backends[0], f"grep -q '{SETTING} = 23' /etc/dovecot/dovecot.conf", *extra)
     yield
     finished("site", cluster, *extra)
-    for backend in cluster.backends:
-        assert on(backend, f"doveconf -h {SETTING}").strip() == "23", backend
-        assert has_read_its_file(backend), f"{backend}: Dovecot has not read the file that a killed run wrote"
+    in_effect(cluster, 23)
 
 
 @contextmanager
@@ -373,9 +374,7 @@ def roll_killed(cluster: Cluster) -> Iterator[None]:
     killed("roll", cluster, cluster.backends[0], f"grep -q '{SETTING} = 29' /etc/dovecot/dovecot.conf", *extra)
     yield
     finished("roll", cluster, *extra)
-    for backend in cluster.backends:
-        assert on(backend, f"doveconf -h {SETTING}").strip() == "29", backend
-        assert has_read_its_file(backend), f"{backend}: Dovecot has not read the file that a killed run wrote"
+    in_effect(cluster, 29)
     for proxy in cluster.proxies:
         assert json.loads(on(proxy, "cat /etc/nfsmail-state"))["out"] == [], f"{proxy}: a backend was left empty"
 
