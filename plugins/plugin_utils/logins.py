@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..module_utils._indexes import WORDS
 from .dialect import Entry, to_doveconf
 from .errors import NfsmailError, Problem, nearest
+from .location import translate
 from .profile import TRUE_WORDS, as_list, series_of
 
 KINDS = ("file", "sql", "ldap", "pam")
@@ -279,12 +279,6 @@ def _true(value: Any) -> bool:
     return str(value).lower() in TRUE_WORDS
 
 
-def _in_words(template: str, series: str) -> str:
-    for word in FIELDS:
-        template = template.replace(word, WORDS[word][series == "2.4"])
-    return template
-
-
 def _users(plan: Mapping[str, Any], series: str, more: list[Entry]) -> Entry:
     path, why = str(plan["users_file"]), "The users and their passwords."
     if series == "2.3":
@@ -315,7 +309,7 @@ def _system_users(plan: Mapping[str, Any], series: str, home: str) -> Entry:
 
 def _sql_24(plan: Mapping[str, Any], options: Mapping[str, Any]) -> list[Entry]:
     driver, database, ca = _driver(options), str(options["database"]), str(options.get("ca") or "")
-    query = Entry("query", _in_words(str(options["query"]), "2.4"))
+    query = Entry("query", translate("nfsmail_passdb_options.query", str(options["query"]), "2.4"))
     scheme = Entry("default_password_scheme", SCHEME)
     if driver == "sqlite":
         return [
@@ -347,7 +341,7 @@ def _ldap_24(plan: Mapping[str, Any], options: Mapping[str, Any]) -> list[Entry]
         lines["ldap_starttls"] = "yes"
     if options.get("ca"):
         lines["ssl_client_ca_file"] = str(options["ca"])
-    lines["filter"] = _in_words(str(options["filter"]), "2.4")
+    lines["filter"] = translate("nfsmail_passdb_options.filter", str(options["filter"]), "2.4")
     if not options.get("password_attribute"):
         lines["bind"] = "yes"
     fields = {}
@@ -368,7 +362,7 @@ def _file_23(plan: Mapping[str, Any]) -> list[Entry]:
 
 def _sql_23(plan: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
     driver, database, ca = _driver(options), str(options["database"]), str(options.get("ca") or "")
-    query = _in_words(str(options["query"]), "2.3")
+    query = translate("nfsmail_passdb_options.query", str(options["query"]), "2.3")
     if driver == "sqlite":
         connect = database
     else:
@@ -397,5 +391,5 @@ def _ldap_23(plan: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, s
     lines["pass_attrs"] = (
         ",".join(f"{attribute}={field}" for field, attribute in fields.items() if attribute) or "=ok=yes"
     )
-    lines["pass_filter"] = _in_words(str(options["filter"]), "2.3")
+    lines["pass_filter"] = translate("nfsmail_passdb_options.filter", str(options["filter"]), "2.3")
     return lines | ({"default_pass_scheme": SCHEME} if options.get("password_attribute") else {"auth_bind": "yes"})
