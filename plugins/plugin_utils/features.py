@@ -20,7 +20,7 @@ from .dialect import Entry
 from .dialect import entries as entries_of
 from .errors import NfsmailError, Problem
 from .location import of_owner, translate, within
-from .profile import KNOWN_SERIES, TRUE_WORDS, Profile, as_list, series_of
+from .profile import KNOWN_SERIES, Profile, as_list, is_yes, series_of
 from .protocols import PROTOCOLS
 
 SOURCE = "docs: features"
@@ -258,11 +258,6 @@ FEATURES: tuple[Feature, ...] = (
         _sharing,
     ),
 )
-
-
-def is_yes(value: Any) -> bool:
-    """A boolean, or a word for one as Ansible takes it."""
-    return str(value).strip().lower() in TRUE_WORDS
 
 
 def wanted(told: Told) -> list[Feature]:

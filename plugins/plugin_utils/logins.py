@@ -15,7 +15,7 @@ from typing import Any
 from .dialect import Entry, to_doveconf
 from .errors import NfsmailError, Problem, nearest
 from .location import translate
-from .profile import TRUE_WORDS, as_list, series_of
+from .profile import as_list, is_yes, series_of
 
 KINDS = ("file", "sql", "ldap", "pam")
 DOCS = "docs: logins"
@@ -168,7 +168,7 @@ def _password_problems(kind: str, options: Mapping[str, Any], password: str) -> 
         yield Problem(
             where, shown, rule, "set the password of the user that reads the database, in Ansible Vault", DOCS
         )
-    encrypted = _true(options.get("starttls")) or any(uri.startswith("ldaps:") for uri in as_list(options.get("uris")))
+    encrypted = is_yes(options.get("starttls")) or any(uri.startswith("ldaps:") for uri in as_list(options.get("uris")))
     if kind == "ldap" and encrypted and not options.get("ca"):
         rule = "TLS is of use only with a server whose certificate is checked"
         yield Problem(
@@ -176,7 +176,7 @@ def _password_problems(kind: str, options: Mapping[str, Any], password: str) -> 
         )
     if (
         kind == "ldap"
-        and _true(options.get("starttls"))
+        and is_yes(options.get("starttls"))
         and any("ldaps:" in one for one in as_list(options.get("uris")))
     ):
         rule = "ldaps:// is TLS already"
@@ -186,7 +186,7 @@ def _password_problems(kind: str, options: Mapping[str, Any], password: str) -> 
 def notes(variables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """What an operator should know of databases that are not refused."""
     kind, options = variables.get("nfsmail_passdb"), variables.get("nfsmail_passdb_options")
-    if kind == "ldap" and isinstance(options, Mapping) and not _true(options.get("starttls")):
+    if kind == "ldap" and isinstance(options, Mapping) and not is_yes(options.get("starttls")):
         if not all(NEAR.match(uri) for uri in as_list(options.get("uris"))):
             yield {
                 "id": "NFS252",
@@ -275,10 +275,6 @@ def _options(plan: Mapping[str, Any]) -> Mapping[str, Any]:
     return options if isinstance(options, Mapping) else {}
 
 
-def _true(value: Any) -> bool:
-    return str(value).lower() in TRUE_WORDS
-
-
 def _users(plan: Mapping[str, Any], series: str, more: list[Entry]) -> Entry:
     path, why = str(plan["users_file"]), "The users and their passwords."
     if series == "2.3":
@@ -337,7 +333,7 @@ def _ldap_24(plan: Mapping[str, Any], options: Mapping[str, Any]) -> list[Entry]
     lines = {"ldap_uris": " ".join(as_list(options["uris"])), "ldap_base": str(options["base"])}
     if options.get("bind_dn"):
         lines |= {"ldap_auth_dn": str(options["bind_dn"]), "ldap_auth_dn_password": str(plan["passdb_password"])}
-    if _true(options.get("starttls")):
+    if is_yes(options.get("starttls")):
         lines["ldap_starttls"] = "yes"
     if options.get("ca"):
         lines["ssl_client_ca_file"] = str(options["ca"])
@@ -382,7 +378,7 @@ def _ldap_23(plan: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, s
     lines = {"uris": " ".join(as_list(options["uris"])), "base": str(options["base"])}
     if options.get("bind_dn"):
         lines |= {"dn": str(options["bind_dn"]), "dnpass": str(plan["passdb_password"])}
-    if _true(options.get("starttls")):
+    if is_yes(options.get("starttls")):
         lines["tls"] = "yes"
     if options.get("ca"):
         lines |= {"tls_ca_cert_file": str(options["ca"]), "tls_require_cert": "demand"}

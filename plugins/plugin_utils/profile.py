@@ -135,6 +135,11 @@ def parse_profile(data: Mapping[str, Any] | Profile) -> Profile:
     return Profile(**values)
 
 
+def is_yes(value: Any) -> bool:
+    """A boolean, or a word for one as Ansible takes it."""
+    return str(value).strip().lower() in TRUE_WORDS
+
+
 def as_list(value: Any) -> list[str]:
     """A list of texts; one text stands for a list, as Ansible's role specs let it (``a,b`` for two)."""
     if value is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import NfsmailError, Problem
-from .profile import TRUE_WORDS, as_list
+from .profile import as_list, is_yes
 
 SOURCE = "chrony.conf(5); ntp.conf(5)"
 DAEMONS = ("chrony", "ntpsec")
@@ -27,7 +27,7 @@ def time_conf(plan: Mapping[str, Any]) -> str:
     """
     daemon = str(plan.get("daemon", "chrony"))
     sources, allow = as_list(plan.get("sources")), as_list(plan.get("allow"))
-    serve = str(plan.get("serve", "")).strip().lower() in TRUE_WORDS
+    serve = is_yes(plan.get("serve"))
     problems = list(_problems(daemon, sources, allow, serve))
     if problems:
         raise NfsmailError(problems)
