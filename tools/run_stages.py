@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +21,9 @@ LOGS = ROOT / ".work" / "logs"
 COLLECTIONS = ROOT / ".ansible" / "collections"
 COLLECTION = Path("ansible_collections", "nfsmail", "cluster")
 HEARTBEAT = 60.0  # seconds between two signs of life
+# Of all stages together, in seconds: CI ends a run after 5400, set-up and all, and then nobody learns what was slow.
+LIMIT = 5280.0
+TEST_LIMIT = 900  # seconds for one test
 LAST_LINES = 80
 # Of each failed test: this many lines of the first and the last of what it says, which may be a playbook's whole output.
 FIRST_SAID, LAST_SAID, WIDTH = 4, 12, 400
@@ -28,6 +33,7 @@ LINE = 260
 CONTAINERS = {"default"}
 START = time.monotonic()
 SAY = threading.Lock()
+INTERRUPTED = threading.Event()
 
 Command = tuple[str, ...]
 MYPY = ("mypy", "--config-file", str(ROOT / "pyproject.toml"))
@@ -46,6 +52,8 @@ class Stage:
     seconds: float = 0.0
     passed: bool | None = None
     crashes: list[str] = field(default_factory=list)
+    late: str = ""
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> Path:
@@ -198,13 +206,18 @@ def scenario(name: str, **env: str) -> Stage:
     )
 
 
-def run_lane(lane: list[Stage]) -> None:
+def run_lane(lane: list[Stage], limit: float) -> None:
     """Run the stages of a lane one after the other."""
     for stage in lane:
-        run(stage)
+        if INTERRUPTED.is_set():
+            return
+        if passed() < limit:
+            run(stage, limit)
+        else:
+            stage.late = f"not started, as the time of all stages, {limit:.0f} s, was over"
 
 
-def run(stage: Stage) -> None:
+def run(stage: Stage, limit: float) -> None:
     """Run a stage with its output in a file, and a sign of life each minute; show the end of it when it fails."""
     log = stage.log
     env = {
@@ -212,6 +225,7 @@ def run(stage: Stage) -> None:
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "NO_COLOR": "1",
         "ANSIBLE_FORCE_COLOR": "0",
+        "PYTEST_TIMEOUT": str(TEST_LIMIT),
         **stage.env,
     }
     start = time.monotonic()
@@ -220,11 +234,21 @@ def run(stage: Stage) -> None:
         for command in stage.commands:
             out.write(f"$ {' '.join(command)}\n")
             out.flush()
-            process = subprocess.Popen(
-                command, cwd=stage.folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            # In a session of its own: whatever it has started can be ended with it.
+            process = stage.process = subprocess.Popen(
+                command,
+                cwd=stage.folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
-            while not ended(process):
+            while not ended(process, min(HEARTBEAT, limit - passed())):
                 say(f"{stage.name}: {time.monotonic() - start:.0f} s, {last_line(log)}")
+                if passed() > limit:
+                    stage.late = f"ended, as the time of all stages, {limit:.0f} s, was over; last: {last_line(log)}"
+                    end(stage)
             stage.passed = process.returncode == 0
             if not stage.passed:
                 break
@@ -267,10 +291,21 @@ def crashes() -> list[str]:
     return found
 
 
-def ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the process ended within a heartbeat."""
+def end(stage: Stage) -> None:
+    """End whatever a stage has started."""
+    if stage.process and stage.process.poll() is None:
+        os.killpg(stage.process.pid, signal.SIGKILL)
+
+
+def passed() -> float:
+    """Seconds since the start of all."""
+    return time.monotonic() - START
+
+
+def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether the process ended within so many seconds."""
     try:
-        process.wait(HEARTBEAT)
+        process.wait(max(seconds, 0.1))
     except subprocess.TimeoutExpired:
         return False
     return True
@@ -290,7 +325,7 @@ def last_line(log: Path) -> str:
 def say(text: str) -> None:
     """One line, whoever speaks."""
     with SAY:
-        print(f"[test {time.monotonic() - START:5.0f} s] {text}", flush=True)
+        print(f"[test {passed():5.0f} s] {text}", flush=True)
 
 
 def main(names: list[str]) -> int:
@@ -302,12 +337,18 @@ def main(names: list[str]) -> int:
         print(f"unknown stage {', '.join(unknown)}; known: {', '.join(known)}", file=sys.stderr)
         return 2
     chosen = [[stage for stage in lane if not names or stage.name in names] for lane in lanes()]
-    threads = [threading.Thread(target=run_lane, args=(lane,)) for lane in chosen]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threads = [threading.Thread(target=run_lane, args=(lane, math.inf if names else LIMIT)) for lane in chosen]
     try:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+    except KeyboardInterrupt:
+        INTERRUPTED.set()
+        for stage in (stage for lane in chosen for stage in lane):
+            end(stage)
+        raise
     finally:
         if not names:
             clean_up()
@@ -324,7 +365,9 @@ def summary(stages: list[Stage]) -> int:
     """Where the time went, and the verdict; last what failed, a line each, for whoever sees only the end."""
     lines = []
     for stage in stages:
-        if stage.passed is False:
+        if stage.late:
+            lines.append(f"FAILED {stage.name}: {stage.late}")
+        elif stage.passed is False:
             print(f"\n{stage.name}")
             for title, said in failures(text_of(stage.log)) or [("", [])]:
                 print("\n".join([title, *in_brief(said)]))
@@ -334,7 +377,7 @@ def summary(stages: list[Stage]) -> int:
     for stage in stages:
         print(f"{stage.name.ljust(20)}  {'ok' if stage.passed else 'FAILED':6}  {stage.seconds:7.0f}")
     failed = sum(not stage.passed for stage in stages)
-    print(f"{'all'.ljust(20)}  {'ok' if not failed else 'FAILED':6}  {time.monotonic() - START:7.0f}\n")
+    print(f"{'all'.ljust(20)}  {'ok' if not failed else 'FAILED':6}  {passed():7.0f}\n")
     print("\n".join([*lines, f"{len(stages) - failed} passed, {failed} failed"]))
     return 1 if failed else 0
 
