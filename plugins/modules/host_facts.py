@@ -48,6 +48,12 @@ options:
       - Systemd units that run, each with the configuration file that it reads when it starts or reloads.
     type: dict
     default: {}
+  files:
+    description:
+      - Files to look at, as patterns of the shell; none with secrets. A symbolic link is not looked at.
+    type: list
+    elements: str
+    default: []
 author: nfsmail.cluster contributors (@nfsmail)
 """
 
@@ -75,15 +81,18 @@ ansible_facts:
         - C(unread), those O(watched) files that are not what their service has read, and those of O(services) that were written
           after their service has started or reloaded; as a run leaves them that was killed between writing and reloading.
         - C(state), what O(state_file) has; V({}) without it.
+        - C(files), each of O(files) that is there, with C(owner), C(group), C(mode), four octal digits, and C(sha256).
       type: dict
 """
 
 import filecmp
 import glob
 import grp
+import hashlib
 import json
 import os
 import pwd
+import stat
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -183,6 +192,23 @@ def _written_since(module: AnsibleModule, services: dict[str, str]) -> list[str]
     return written_since(services, module.run_command(show, environ_update={"TZ": "UTC"})[1], time.time())
 
 
+def digests(patterns: list[str]) -> dict[str, dict[str, str]]:
+    """Owner, group, mode and digest of each regular file that a pattern fits and whose owners have names."""
+    found = {}
+    for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
+        try:
+            info = os.lstat(path)
+            if not stat.S_ISREG(info.st_mode):
+                continue
+            with open(path, "rb") as stream:
+                digest = hashlib.sha256(stream.read()).hexdigest()
+            owner, group = pwd.getpwuid(info.st_uid).pw_name, grp.getgrgid(info.st_gid).gr_name
+        except (OSError, KeyError):
+            continue
+        found[path] = {"owner": owner, "group": group, "mode": f"{stat.S_IMODE(info.st_mode):04o}", "sha256": digest}
+    return found
+
+
 def main() -> None:
     """Read and return."""
     module = AnsibleModule(
@@ -193,6 +219,7 @@ def main() -> None:
             "state_file": {"type": "str", "default": ""},
             "watched": {"type": "list", "elements": "str", "default": []},
             "services": {"type": "dict", "default": {}},
+            "files": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -209,6 +236,7 @@ def main() -> None:
         users=_users(module.params["users"]),
         addresses=parse_ip_addresses(module.run_command(["ip", "-oneline", "address", "show"])[1]),
         state=_state(module.params["state_file"]),
+        files=digests(module.params["files"]),
         unread=[*unread_files(module.params["watched"]), *_written_since(module, module.params["services"])],
         units=sorted(os.path.basename(path) for path in glob.glob("/etc/systemd/system/nfsmail-*.*")),
     )

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 from ansible_collections.nfsmail.cluster.plugins.module_utils._host import parse_state_changes
-from ansible_collections.nfsmail.cluster.plugins.modules.host_facts import unread_files, written_since
+from ansible_collections.nfsmail.cluster.plugins.modules.host_facts import digests, unread_files, written_since
 
 # 15:07:14 is second 434 of that hour, which begins at 1795878000.
 SHOWN = """Id=chrony.service
@@ -67,3 +69,21 @@ def test_a_file_that_was_written_after_its_service_has_started_is_unread(
         os.utime(path, (written, written))
     services = {"chrony.service": str(conf), "haproxy.service": str(other), "nowhere.service": str(tmp_path / "none")}
     assert written_since(services, SHOWN, STARTED + 500) == ([str(conf)] if found else [])
+
+
+def test_a_file_is_told_by_owner_mode_and_digest(tmp_path: Path) -> None:
+    conf, link = tmp_path / "nfsmail-a.conf", tmp_path / "nfsmail-b.conf"
+    conf.write_text("a\n", encoding="utf-8")
+    conf.chmod(0o640)
+    link.symlink_to(conf)
+    (tmp_path / "nfsmail-c.conf").mkdir()
+    found = digests([str(tmp_path / "nfsmail-*.conf"), str(tmp_path / "away")])
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    assert found == {
+        str(conf): {
+            "owner": user,
+            "group": grp.getgrgid(os.getegid()).gr_name,
+            "mode": "0640",
+            "sha256": "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7",
+        }
+    }

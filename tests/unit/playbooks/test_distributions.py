@@ -42,7 +42,11 @@ DOVECOT = {
     "oracle9": "2.3.16",
 }
 ROLES = ("timesync", "lockd", "nfs_server", "nfs_client", "dovecot", "dovecot_proxy", "failover", "balancer")
-MODULES = {"ansible.builtin.template": "dest", "ansible.builtin.systemd_service": "name"}
+MODULES = {
+    "ansible.builtin.template": "dest",
+    "nfsmail.cluster.template": "dest",
+    "ansible.builtin.systemd_service": "name",
+}
 TEMPLATES = {
     "drop-in": "nfs_server/templates/nfs-server.service.j2",
     "nfs.conf": "nfs_server/templates/nfs.conf.j2",
