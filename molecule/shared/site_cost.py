@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ def reached(said: dict[str, Any]) -> list[tuple[str, Counter[str]]]:
     return plays
 
 
+def slowest(said: dict[str, Any], count: int = 12) -> list[str]:
+    """The tasks that took longest, for whoever wants to cut."""
+    rows = []
+    for task in (task for play in said["plays"] for task in play["tasks"]):
+        start, end = (datetime.fromisoformat(task["task"]["duration"].get(key) or "") for key in ("start", "end"))
+        rows.append(((end - start).total_seconds(), len(task["hosts"]), task["task"]["name"]))
+    return [f"{seconds:6.1f} s on {hosts} hosts: {name}" for seconds, hosts, name in sorted(rows, reverse=True)[:count]]
+
+
 def floor(plays: list[tuple[str, Counter[str]]]) -> str:
     """A playbook of pings: hosts that do the same number of tasks share a play's steps, as they do in ours."""
     found = []
@@ -100,6 +110,7 @@ def main() -> None:
         rows.append({"what": name, "seconds": round(seconds, 1), "changed": changed, "tasks": tasks})
         print(f"{name}: {seconds:.0f} s, {changed} changed, tasks {tasks}", flush=True)
     assert rows[-1]["changed"] == 0
+    print("\n".join(slowest(said)), flush=True)
     plays = reached(said)
     with tempfile.NamedTemporaryFile("w", suffix=".yml", dir=ROOT, delete=False) as file:
         file.write(floor(plays))
