@@ -33,8 +33,17 @@ def playbook(name: str, scenario: str, *arguments: str, show: bool = False) -> s
     """Run a playbook of the collection on the lab with a scenario's inventory; its output is kept, or shown."""
     kept = None if show else subprocess.PIPE
     run = start_playbook(name, scenario, *arguments, output=kept)
-    said, _ = run.communicate()
+    said = said_by(run)
     return subprocess.CompletedProcess(run.args, run.returncode, said)
+
+
+def said_by(run: subprocess.Popen[str], seconds: float = 700) -> str:
+    """What a run says until its end; of one that does not end, how far it came."""
+    try:
+        return run.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        run.kill()
+        raise AssertionError(f"not over after {seconds:.0f} s: {run.args}\n{run.communicate()[0]}") from None
 
 
 def start_playbook(

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "shared"))
 
 from faults import boot_id, reset, wait_for_boot
 from mailflow.imap import ImapSession, connect
-from proofs import PASSWORD, changed, forwarded, on, places, playbook, start_playbook, verify, wait_until
+from proofs import PASSWORD, changed, forwarded, on, places, playbook, said_by, start_playbook, verify, wait_until
 from traffic import Traffic, found_once, now, overlaps
 
 SCENARIO = "per_user"
@@ -177,7 +177,7 @@ def test_a_login_on_its_way_is_waited_for() -> None:
         time.sleep(4)
     finally:
         on("mail1", "pkill -CONT -x auth")
-    said, _ = run.communicate()
+    said = said_by(run)
     imap.shutdown()
     try:
         assert run.returncode == 0 and "mail1: 1 sessions of 1 users ended" in said, said
@@ -249,7 +249,7 @@ def test_two_runs_at_once_take_turns(traffic: Traffic) -> None:
     """Both would empty a backend, and each would send its users to the other one."""
     first = start_playbook("drain", SCENARIO, "-e", "drain=mail1", output=subprocess.PIPE)
     second = playbook("drain", SCENARIO, "-e", "drain=mail2")
-    said, _ = first.communicate()
+    said = said_by(first)
     codes = (first.returncode, second.returncode)
     assert codes.count(0) == 1, f"{codes}\n{said}\n{second.stdout}"
     out = BACKENDS[codes.index(0)]
@@ -270,7 +270,7 @@ def test_a_backend_that_dies_while_it_is_changed_ends_the_run_and_takes_nobody(t
         "grep -q mail1 /etc/nfsmail-state && ! grep -q delay_until /etc/dovecot/nfsmail-moving",
     )
     reset("mail1")
-    said, _ = run.communicate()
+    said = said_by(run)
     assert run.returncode != 0 and "mail1" in said and "UNREACHABLE" in said.upper(), said
     assert json.loads(on("proxy2", "cat /etc/nfsmail-state"))["out"] == ["mail1"]
     assert on("mail2", "md5sum /etc/dovecot/dovecot.conf") == before

@@ -67,6 +67,9 @@ def options() -> dict[str, str]:
         "KexAlgorithms": "curve25519-sha256",
         "GSSAPIAuthentication": "no",
         "ConnectTimeout": "60",
+        # A machine that was reset says no goodbye, and whoever waits for an answer would wait for ever.
+        "ServerAliveInterval": "15",
+        "ServerAliveCountMax": "8",
         "LogLevel": "ERROR",
     }
 
