@@ -81,6 +81,7 @@ PACKAGES = (
     Package("dovecot-lmtpd", *_IN_DOVECOT),
     Package("dovecot-managesieved", "dovecot-pigeonhole", _RPM_DOVECOT),
     Package("dovecot-sieve", "dovecot-pigeonhole", _RPM_DOVECOT),
+    Package("dovecot-submissiond", *_IN_DOVECOT),
     Package("dovecot-flatcurve", None, _RPM_DOVECOT),
     Package("dovecot-fts-xapian", None, _RPM_DOVECOT),
     Package("dovecot-mysql", "dovecot-mysql", _RPM_DOVECOT),

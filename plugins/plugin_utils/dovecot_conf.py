@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import starmap
 from typing import Any
@@ -20,7 +21,7 @@ from .dialect import Entry, entries, to_doveconf
 from .errors import NfsmailError, Problem
 from .location import translate
 from .matrix import finding_problem, in_range, matching, written_findings
-from .profile import Profile, as_list, parse_profile
+from .profile import Profile, as_list, parse_profile, series_of
 from .protocols import served
 from .rules import RULES
 from .shards import lookup_key, lowered
@@ -91,7 +92,7 @@ def _backend(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
         *_tls(plan, profile.series, TLS_VARIABLES["backend"]),
         *_balancers(plan),
         *_backend_auth(plan, profile.series),
-        *_backend_services(plan),
+        *_backend_services(plan, profile.series),
         *metrics.dovecot_entries(plan, profile.dovecot_version, "backend"),
         _inbox(profile.series),
     ]
@@ -289,21 +290,22 @@ def _lmtp(plan: Mapping[str, Any]) -> list[Entry]:
     return [Entry("service lmtp", (listener,), "Mail comes in by LMTP.")]
 
 
-def _logins(plan: Mapping[str, Any]) -> dict[str, tuple[Entry, ...]]:
+def _logins(plan: Mapping[str, Any], series: str) -> dict[str, tuple[Entry, ...]]:
     """What stands in the login services: the usual listeners, that take nobody but the balancers where there are any.
 
     Not listeners beside the usual ones: a client that came past the balancers would be on two backends.
     """
-    if not as_list(plan["balancers"]):
-        return {}
-    why = "A connection begins with a balancer's PROXY header, in front of TLS."
-    return {
-        one.service: tuple(
-            Entry(f"inet_listener {name}", _haproxy(balanced=True), "" if number else why)
-            for number, name in enumerate(one.listeners)
-        )
-        for one in served(as_list(plan["protocols"]))
-    }
+    found: dict[str, tuple[Entry, ...]] = {}
+    balanced = bool(as_list(plan["balancers"]))
+    why = "A connection begins with a balancer's PROXY header, in front of TLS." if balanced else ""
+    for one in served(as_list(plan["protocols"])):
+        lines = {name: _haproxy(balanced) for name in one.listeners}
+        if series in one.closed_tls:
+            lines[one.listeners[-1]] += (Entry("port", str(one.tls_port)), Entry("ssl", "yes"))
+        entries_here = [Entry(f"inet_listener {name}", inside) for name, inside in lines.items() if inside]
+        if entries_here:
+            found[one.service] = (replace(entries_here[0], why=why), *entries_here[1:])
+    return found
 
 
 def _doveadm(plan: Mapping[str, Any], proxy: bool) -> list[Entry]:
@@ -318,8 +320,8 @@ def _doveadm(plan: Mapping[str, Any], proxy: bool) -> list[Entry]:
     return [Entry("doveadm_port", str(port)), *lines] if proxy else lines
 
 
-def _backend_services(plan: Mapping[str, Any]) -> list[Entry]:
-    logins = [Entry(service, lines) for service, lines in _logins(plan).items()]
+def _backend_services(plan: Mapping[str, Any], series: str) -> list[Entry]:
+    logins = [Entry(service, lines) for service, lines in _logins(plan, series).items()]
     return [*_lmtp(plan), *logins, *_doveadm(plan, proxy=False)]
 
 
@@ -388,7 +390,7 @@ def _route(
 
 def _proxy_services(plan: Mapping[str, Any], version: str) -> list[Entry]:
     services = {one.service for one in served(as_list(plan["protocols"]))}
-    logins: dict[str, list[Entry]] = {service: list(lines) for service, lines in _logins(plan).items()}
+    logins: dict[str, list[Entry]] = {service: list(lines) for service, lines in _logins(plan, series_of(version)).items()}
     why: dict[str, str] = {}
     for rule in RULES:
         service, _, name = rule.target.rpartition("/")

@@ -18,9 +18,9 @@ from typing import Any
 
 from .dialect import Entry
 from .dialect import entries as entries_of
-from .errors import NfsmailError, Problem
+from .errors import NfsmailError, Problem, nearest
 from .location import of_owner, translate, within
-from .profile import KNOWN_SERIES, Profile, as_list, is_yes, series_of
+from .profile import FALSE_WORDS, KNOWN_SERIES, TRUE_WORDS, Profile, as_list, is_yes, series_of
 from .protocols import PROTOCOLS
 
 SOURCE = "docs: features"
@@ -214,6 +214,68 @@ def _sharing(told: Told, profile: Profile) -> Iterator[Entry]:
     yield Entry("namespace shared", (*entries_of({**lines, "subscriptions": "no"}), *entries_of(where)), why)
 
 
+# ---- submission ----
+
+RELAY = "nfsmail_submission_relay"
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\Z")
+CA_PATH = re.compile(r"/[^\s\"'\\#$%]+\Z")
+# In Dovecot's words.
+RELAY_TLS = {"none": "no", "starttls": "starttls", "smtps": "smtps"}
+RELAY_KEYS = ("host", "port", "tls", "ca", "xclient")
+
+
+def relay(told: Told) -> Mapping[str, Any]:
+    """Where the mail of users goes, with defaults filled in; empty where nobody says."""
+    given = told.get(RELAY)
+    if not isinstance(given, Mapping) or not given:
+        return {}
+    return {"port": 25, "tls": "none", "ca": "", "xclient": False, **given}
+
+
+def _submission_problems(told: Told, profile: Profile) -> Iterator[Problem]:
+    given = relay(told)
+
+    def wrong(key: str, rule: str, fix: str) -> Problem:
+        return Problem(f"{RELAY}.{key}", given.get(key), rule, fix, SOURCE)
+
+    for key in given:
+        if key not in RELAY_KEYS:
+            yield wrong(str(key), f"one of {', '.join(RELAY_KEYS)}", f"did you mean {nearest(str(key), RELAY_KEYS)!r}?")
+    if "submission" not in as_list(told.get("nfsmail_protocols")):
+        rule = "backends hand mail over that users send by submission, which nfsmail_protocols does not have"
+        yield Problem(RELAY, dict(given), rule, "add submission to nfsmail_protocols, or remove the relay", SOURCE)
+    if not HOST.match(str(given.get("host") or "")):
+        rule = "the name or the address of the mail transfer agent: without it no user could send anything"
+        yield wrong("host", rule, "write smtp.example.com, 192.0.2.25 or the like")
+    port = str(given["port"])
+    if isinstance(given["port"], bool) or not re.fullmatch(r"[1-9]\d{0,4}", port) or int(port) > 65535:
+        yield wrong("port", "a port, 1 to 65535", "leave it out for 25")
+    tls = str(given["tls"])
+    if tls not in RELAY_TLS:
+        yield wrong("tls", f"one of {', '.join(RELAY_TLS)}", f"did you mean {nearest(tls, RELAY_TLS)!r}?")
+    elif tls != "none" and not CA_PATH.match(str(given["ca"] or "")):
+        rule = "with TLS the certificate of the mail transfer agent is checked, against a CA in a file on the backends"
+        yield wrong("ca", rule, "write its absolute path, such as /etc/ssl/certs/ca-certificates.crt")
+    elif tls == "none" and given["ca"]:
+        yield wrong("ca", "without TLS there is no certificate to check", "set tls to starttls or smtps, or remove it")
+    if str(given["xclient"]).lower() not in TRUE_WORDS | FALSE_WORDS:
+        yield wrong("xclient", "a boolean", "write true or false")
+
+
+def _submission(told: Told, profile: Profile) -> Iterator[Entry]:
+    given = relay(told)
+    lines = {
+        "submission_relay_host": str(given["host"]),
+        "submission_relay_port": str(given["port"]),
+        "submission_relay_ssl": RELAY_TLS[str(given["tls"])],
+        "submission_relay_trusted": "yes" if is_yes(given["xclient"]) else "no",
+    }
+    if given["ca"]:
+        lines["ssl_client_ca_file"] = str(given["ca"])
+    # In its own section: where submission is not served, 2.3 may lack the package and does not know the settings.
+    yield Entry("protocol submission", entries_of(lines), "What users send goes to the mail transfer agent.")
+
+
 # ---- all of them ----
 
 FEATURES: tuple[Feature, ...] = (
@@ -257,6 +319,14 @@ FEATURES: tuple[Feature, ...] = (
         (Plugin("acl"), Plugin("imap_acl", ("imap",))),
         _sharing,
     ),
+    Feature(
+        "submission",
+        RELAY,
+        "Users send mail.",
+        lambda told: bool(relay(told)),
+        settings=_submission,
+        problems=_submission_problems,
+    ),
 )
 
 
@@ -287,6 +357,10 @@ def unasked(told: Told) -> Iterator[Problem]:
             if told.get(variable) and (not given or given in as_list(told[variable])):
                 rule = "without nfsmail_sieve no script is ever run"
                 yield Problem(variable, given or "scripts", rule, "set nfsmail_sieve: true, or remove it", SOURCE)
+    if "submission" in as_list(told.get("nfsmail_protocols")) and not relay(told):
+        rule = "without nfsmail_submission_relay nobody could send anything"
+        fix = "name the mail transfer agent: nfsmail_submission_relay: {host: smtp.example.com}"
+        yield Problem("nfsmail_protocols", "submission", rule, fix, SOURCE)
 
 
 def entries(

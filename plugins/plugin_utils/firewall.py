@@ -12,12 +12,8 @@ from typing import Any
 
 from .errors import NfsmailError, Problem
 from .profile import as_list
-from .protocols import LOGINS
+from .protocols import LOGINS, Protocol
 
-# Of all that users log in to, with TLS from the start and without; closed also while nobody listens there.
-MAIL_PORTS = tuple(sorted(port for one in LOGINS.values() for port in one.ports))
-# Where proxies log users in; a login without TLS hands its connection to the user's own process.
-PLAIN_PORTS = tuple(sorted(one.port for one in LOGINS.values()))
 # What of a plan the packet filter shows.
 SHOWN = ("ports", "ipv4", "ipv6")
 ALLOW = "dovecot_firewall_allow"
@@ -38,14 +34,22 @@ def firewall_plan(plan: Mapping[str, Any]) -> dict[str, list[Any]]:
     if problems:
         raise NfsmailError(problems)
     four, six = by_family(given)
-    ports = {*MAIL_PORTS, int(plan["lmtp_port"]), int(plan["doveadm_port"])}
+    logins = _logins(plan)
+    ports = {*(port for one in logins for port in one.ports), int(plan["lmtp_port"]), int(plan["doveadm_port"])}
     plain = as_list(plan.get("proxies")) and not plan.get("backend_ca")
     return {
         "ports": sorted(ports),
-        "logins": list(PLAIN_PORTS) if plain else [],
+        # A login without TLS hands its connection to the user's own process.
+        "logins": sorted(one.port for one in logins) if plain else [],
         "ipv4": list(map(_word, four)),
         "ipv6": list(map(_word, six)),
     }
+
+
+def _logins(plan: Mapping[str, Any]) -> list[Protocol]:
+    """Whose ports are Dovecot's; also while nobody listens there, unless that may be something else."""
+    here = as_list(plan.get("protocols"))
+    return [one for name, one in LOGINS.items() if not one.shared or name in here]
 
 
 def by_family(entries: Iterable[Any]) -> tuple[list[ipaddress.IPv4Network], list[ipaddress.IPv6Network]]:

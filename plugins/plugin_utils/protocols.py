@@ -16,7 +16,8 @@ class Protocol:
 
     ``login``: the service that users log in to, without ``-login``; empty where nobody logs in. ``port``, ``tls_port``: the
     usual ports, without TLS at the start and with it; 0: none. ``greeting``: how a connection begins. ``packages``: beside
-    Dovecot's core, by Debian's names.
+    Dovecot's core, by Debian's names. ``closed_tls``: the dialects in which Dovecot opens ``tls_port`` only where it is told to.
+    ``shared``: on a machine that does not serve it, something else may have these ports.
     """
 
     name: str
@@ -25,6 +26,8 @@ class Protocol:
     tls_port: int
     greeting: str
     packages: tuple[str, ...]
+    closed_tls: tuple[str, ...] = ()
+    shared: bool = False
 
     @property
     def service(self) -> str:
@@ -57,6 +60,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
             '"IMPLEMENTATION"',
             ("dovecot-managesieved", "dovecot-sieve"),
         ),
+        # The ports are a mail transfer agent's as well.
+        Protocol("submission", "submission", 587, 465, "220 ", ("dovecot-submissiond",), ("2.3",), shared=True),
     )
 }
 # Those that users log in to.

@@ -298,6 +298,8 @@ RULES: tuple[Rule, ...] = (
             ("NFS026", "pop3-login", "client_limit", "1000"),
             ("NFS027", "managesieve-login", "restart_request_count", "unlimited"),
             ("NFS028", "managesieve-login", "client_limit", "1000"),
+            ("NFS029", "submission-login", "restart_request_count", "unlimited"),
+            ("NFS030", "submission-login", "client_limit", "1000"),
         )
     ),
     # -- mount options ------------------------------------------------------------------------------------
