@@ -469,12 +469,21 @@ def extra_problems(
     if decided:
         return decided
     before = {row["id"] for row in written_findings(around or {}, profile, kind, store, home)}
-    judged = written_findings({**(around or {}), **extra}, profile, kind, store, home)
+    judged = written_findings(_merged(around or {}, extra), profile, kind, store, home)
     return [
         finding_problem(variable, row)
         for row in judged
         if row["level"] == "error" and row["id"] not in before and row["id"] not in ("NFS427",)
     ]
+
+
+def _merged(around: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, as Dovecot reads them: a section that is in both has the settings of both."""
+    found = dict(around)
+    for name, value in extra.items():
+        both = isinstance(value, Mapping) and isinstance(around.get(name), Mapping)
+        found[name] = _merged(around[name], value) if both else value
+    return found
 
 
 def _settings_in(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

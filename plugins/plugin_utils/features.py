@@ -229,7 +229,7 @@ def relay(told: Told) -> Mapping[str, Any]:
     given = told.get(RELAY)
     if not isinstance(given, Mapping) or not given:
         return {}
-    return {"port": 25, "tls": "none", "ca": "", "xclient": False, **given}
+    return {"host": "", "port": 25, "tls": "none", "ca": "", "xclient": False, **given}
 
 
 def _submission_problems(told: Told, profile: Profile) -> Iterator[Problem]:
@@ -267,7 +267,8 @@ def _submission(told: Told, profile: Profile) -> Iterator[Entry]:
     lines = {
         "submission_relay_host": str(given["host"]),
         "submission_relay_port": str(given["port"]),
-        "submission_relay_ssl": RELAY_TLS[str(given["tls"])],
+        # An unknown word as it is: Dovecot refuses it.
+        "submission_relay_ssl": RELAY_TLS.get(str(given["tls"]), str(given["tls"])),
         "submission_relay_trusted": "yes" if is_yes(given["xclient"]) else "no",
     }
     if given["ca"]:

@@ -35,7 +35,8 @@ from .matrix import Finding, finding_problem, plan_findings, settings, written_f
 from .metrics import range_problems, scraper_problems
 from .option_types import type_problems
 from .profile import KEYS, KNOWN_SERIES, Profile, as_list, parse_profile, series_of, version_key
-from .shards import override_lines, parse_backends
+from .protocols import LOGINS
+from .shards import lowered, override_lines, parse_backends
 
 DESIGN = "docs: choosing a topology"
 PREFIXES = (
@@ -58,6 +59,13 @@ GONE: Mapping[str, str] = {
 RELEASES = {"mail_backends": "dovecot_version", "mail_proxies": "dovecot_proxy_version"}
 # Not to be shown, whatever is wrong with them; so is everything with password in its name.
 SECRETS = ("nfsmail_users", "nfsmail_passdb_options")
+# Where Dovecot and balancers take mail by LMTP.
+LMTP_PORTS: Mapping[str, str] = {
+    "mail_backends": "dovecot_lmtp_port",
+    "mail_proxies": "dovecot_proxy_lmtp_port",
+    "mail_balancers": "balancer_lmtp_port",
+}
+LOOPBACK = re.compile(r"localhost\Z|127\.\d+\.\d+\.\d+\Z|::1\Z")
 # What a host may set for itself; everything else of ours must be the same for the whole cluster.
 PER_HOST = (
     *("nfsmail_address", "nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address"),
@@ -100,6 +108,7 @@ def inventory_problems(
         problems += _balancers(profile, members, variables, values or {})
         problems += _secrets(profile, variables)
         problems += _features(profile, variables, members, values or {})
+    problems += _relay(variables, members, values or {})
     problems += _strangers(members, variables, hosts)
     problems += _members(members, variables)
     problems += _paths(variables, profile)
@@ -345,6 +354,29 @@ def _features(
                 yield problem
             else:
                 yield replace(problem, value=f"{problem.value} on {by_release[release]}, with Dovecot {release}")
+
+
+def _relay(
+    variables: Mapping[str, Any],
+    members: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Problem]:
+    """The mail transfer agent is none of this cluster's own Dovecots: mail would go in circles, or nowhere."""
+    given = features.relay(variables)
+    host, port = lowered(str(given.get("host") or "")), str(given.get("port"))
+    logins = {str(port): one.name for one in LOGINS.values() for port in one.ports}
+    for group, variable in LMTP_PORTS.items():
+        for member in members.get(group, ()):
+            name = str(member["name"])
+            known = {lowered(str(member.get(key) or "")) for key in ("name", "address", "service_address")} - {""}
+            if host not in known and not (group == "mail_backends" and LOOPBACK.match(host)):
+                continue
+            protocol = {str(values.get(name, {}).get(variable) or 24): "lmtp", **logins}.get(port)
+            if protocol:
+                rule = f"{protocol} of {name} is this cluster's own Dovecot: mail would not leave the cluster"
+                fix = "name the mail transfer agent, with a port of its own such as 25"
+                yield Problem(features.RELAY, f"{given['host']} port {port}", rule, fix, features.SOURCE)
+                return
 
 
 def _feature_problems(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem]:

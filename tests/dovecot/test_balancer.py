@@ -37,7 +37,7 @@ def variants() -> Iterator[dict[str, Any]]:
     """Plans that lead to different files."""
     names: dict[str, tuple[Any, ...]] = {
         "topology": ("random", "per_user"),
-        "protocols": (["imap", "lmtp"], ["pop3"], ["imap", "pop3", "lmtp"], ["lmtp"]),
+        "protocols": (["imap", "lmtp"], ["pop3"], ["imap", "pop3", "lmtp"], ["lmtp"], ["submission"]),
         "health_user": ("", HEALTH),
         "listen": (["*", "::"], ["192.0.2.31", "2001:db8::31"]),
     }

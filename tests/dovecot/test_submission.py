@@ -36,6 +36,9 @@ BODY = b"..\r\n.hidden\r\n" + b"x" * 900 + b"\r\nna\xc3\xafve \xff  \r\n\r\nend\
 MESSAGE = b"From: old@example.com\r\nTo: bob@example.net\r\nSubject: sent\r\n\r\n" + BODY
 
 
+# Containers make their own certificates.
+UNCHECKED = ssl.create_default_context()
+UNCHECKED.check_hostname, UNCHECKED.verify_mode = False, ssl.CERT_NONE
 CERTIFICATES = f"""
 cd /tmp
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=authority -days 2 -keyout ca.key -out ca.pem 2>/dev/null
@@ -56,6 +59,20 @@ class Sent:
     sender: str = ""
     recipients: list[str] = field(default_factory=list)
     text: bytes = b""
+
+
+class Balanced(smtplib.SMTP):
+    """A connection as a balancer begins it, of a client elsewhere."""
+
+    def __init__(self, address: str, port: int) -> None:
+        super().__init__(address, port, "client.example.com", timeout=30)
+        if port == 587:
+            self.starttls(context=UNCHECKED)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        found = socket.create_connection((host, port), timeout)
+        found.sendall(f"PROXY TCP4 192.0.2.99 {host} 40000 {port}\r\n".encode())
+        return UNCHECKED.wrap_socket(found) if port == 465 else found
 
 
 class Sink:
@@ -163,12 +180,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 def connect(address: str, port: int = 587) -> smtplib.SMTP:
     """As a client does, with TLS before anything else is said."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if port == 465:
-        return smtplib.SMTP_SSL(address, port, "client.example.com", timeout=30, context=context)
+        return smtplib.SMTP_SSL(address, port, "client.example.com", timeout=30, context=UNCHECKED)
     smtp = smtplib.SMTP(address, port, "client.example.com", timeout=30)
-    smtp.starttls(context=context)
+    smtp.starttls(context=UNCHECKED)
     return smtp
 
 
@@ -270,6 +285,33 @@ def test_nothing_goes_to_whom_the_ca_does_not_know(place: Place, user: str, tls:
     why = "but server doesn.t support it" if tls == "none" else "Received invalid SSL certificate"
     wait_for("it does not say why", lambda: bool(complaint()), 15)
     assert place.sink.got == []
+
+
+@pytest.mark.parametrize("port", [587, 465])
+@pytest.mark.parametrize("user", PINNED)
+def test_behind_a_balancer(place: Place, user: str, port: int) -> None:
+    """Topology random: users log in on the backend, behind the header that HAProxy writes. The last that this backend does."""
+    name = PINNED[user]
+    relay = {"host": f"{NET}.1", "port": place.sink.ports["none"]}
+    told = {"nfsmail_protocols": PROTOCOLS, "nfsmail_submission_relay": relay}
+    place.cluster.write_users(name, PINNED)
+    here = {"cluster": told, "protocols": PROTOCOLS, "proxies": [], "balancers": [f"{NET}.1"]}
+    place.cluster.start(name, backend_conf(backend(VERSIONS[name], {"topology": "random"}, **here)))
+    place.sink.got.clear()
+
+    def sent() -> bool:
+        # Until it has read its configuration again.
+        with contextlib.suppress(smtplib.SMTPException, OSError), Balanced(place.cluster.addresses[name], port) as smtp:
+            smtp.login(user, PASSWORD)
+            smtp.sendmail(user, ["bob@example.net"], MESSAGE, ["BODY=8BITMIME"])
+        return bool(place.sink.got)
+
+    wait_for("nothing is sent", sent, 15)
+    assert place.sink.got[0].text.endswith(MESSAGE) and b"([192.0.2.99])" in place.sink.got[0].text
+    with socket.create_connection((place.cluster.addresses[name], port), timeout=30) as past:
+        past.sendall(b"EHLO client.example.com\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert past.recv(100) == b""
 
 
 def plain(user: str, password: str) -> str:

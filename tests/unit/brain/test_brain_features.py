@@ -88,6 +88,7 @@ def test_packages_follow_from_what_is_served() -> None:
     served = features.packages("imap,pop3,sieve", QUOTA)
     assert served == ["dovecot-core", "dovecot-imapd", "dovecot-pop3d", "dovecot-managesieved", "dovecot-sieve"]
     assert features.packages(["imap", "lmtp"], {"nfsmail_sieve": True})[-1] == "dovecot-sieve"
+    assert features.packages(["imap", "submission"], {})[-1] == "dovecot-submissiond"
     # Each has a name on every system that we know.
     redhat = distribution({}, "rhel 10")
     assert package_names(features.packages(list(PROTOCOLS), QUOTA), redhat) == ["dovecot", "dovecot-pigeonhole"]
@@ -244,3 +245,66 @@ def test_a_balancer_of_managesieve() -> None:
     assert "bind *:4190\n" in text and "bind *:0" not in text
     text = balancer_conf(balancer(protocols=["sieve"]))
     assert "default-server port 4190\n" in text and "tcp-check expect string '\"IMPLEMENTATION\"'" in text
+
+
+# ---- submission ----
+
+
+def submission(version: str, relay: dict[str, Any], **changes: Any) -> dict[str, str]:
+    """What is written of submission; of the section, names without it."""
+    changes = {"protocols": ["imap", "submission"], **changes}
+    found = conf(version, {"nfsmail_submission_relay": relay}, **changes)
+    return {name.removeprefix("protocol submission/"): text for name, text in found.items() if "submission" in name}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_relay_in_dovecots_words(version: str) -> None:
+    listener = "service submission-login/inet_listener submissions"
+    opened = {f"{listener}/port": "465", f"{listener}/ssl": "yes"} if version.startswith("2.3") else {}
+    smallest = {
+        "submission_relay_host": "smtp.example.com",
+        "submission_relay_port": "25",
+        "submission_relay_ssl": "no",
+        "submission_relay_trusted": "no",
+    }
+    assert submission(version, {"host": "smtp.example.com"}) == smallest | opened
+    whole = {"host": "2001:db8::25", "port": 587, "tls": "starttls", "ca": "/etc/ca.pem", "xclient": "yes"}
+    assert submission(version, whole) == {
+        "submission_relay_host": "2001:db8::25",
+        "submission_relay_port": "587",
+        "submission_relay_ssl": "starttls",
+        "submission_relay_trusted": "yes",
+        "ssl_client_ca_file": "/etc/ca.pem",
+        **opened,
+    }
+    # Where it is not served, its package may be missing, and with it the settings.
+    assert submission(version, whole, protocols=["imap"]) == {}
+    assert "submission" not in proxy_conf(proxy(version, protocols=["imap"]))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_submission_on_proxies_and_behind_balancers(version: str) -> None:
+    found = flat(from_doveconf(proxy_conf(proxy(version, protocols=["submission"], balancers=["192.0.2.31"]))))
+    here = {name.rpartition("submission-login/")[2]: text for name, text in found.items() if "submission-login" in name}
+    balanced = {"inet_listener submission/haproxy": "yes", "inet_listener submissions/haproxy": "yes"}
+    # doveadm kick of 2.4.1 needs it.
+    kicked = {"restart_request_count": "unlimited", "client_limit": "1000"}
+    # By itself 2.3 does not listen there, and with haproxy alone not either.
+    opened = {"inet_listener submissions/port": "465", "inet_listener submissions/ssl": "yes"}
+    assert here == {**balanced, **(kicked if version.startswith("2.4") else opened)}
+
+
+def test_an_operators_own_settings_of_submission_join_ours() -> None:
+    extra = {"protocol submission": {"submission_max_mail_size": "50M"}}
+    told, changes = {"nfsmail_submission_relay": {"host": "smtp"}}, {"protocols": ["submission"]}
+    found = conf("2.3.19", told, extra_settings=extra, **changes)
+    assert found["protocol submission/submission_max_mail_size"] == "50M"
+    assert found["protocol submission/submission_relay_host"] == "smtp"
+    with pytest.raises(NfsmailError, match="the matrix and the role's own variables decide this setting"):
+        conf("2.3.19", told, extra_settings={"protocol submission": {"submission_relay_host": "other"}}, **changes)
+
+
+def test_a_balancer_of_submission() -> None:
+    text = balancer_conf(balancer(protocols=["submission"]))
+    assert "bind *:587\n" in text and "bind *:465\n" in text
+    assert "default-server port 587\n" in text and "tcp-check expect string '220 '" in text

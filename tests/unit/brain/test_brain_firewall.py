@@ -24,6 +24,10 @@ def test_ports_and_sources() -> None:
         "ipv4": ["192.0.2.22", "198.51.100.0/24"],
         "ipv6": ["2001:db8::22"],
     }
+    # A mail transfer agent may be at the ports of submission: closed only where Dovecot is.
+    served = firewall_plan({**plan, "protocols": ["imap", "submission"]})
+    assert served["ports"] == [24, 110, 143, 465, 587, 993, 995, 4190, 24245]
+    assert served["logins"] == [110, 143, 587, 4190]
 
 
 def test_what_overlaps_is_told_once() -> None:

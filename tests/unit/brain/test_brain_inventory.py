@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ VARIABLES: dict[str, Any] = {
     "nfsmail_quota": "",
     "nfsmail_sieve": False,
     "nfsmail_sieve_before": [],
+    "nfsmail_submission_relay": {},
     "nfsmail_health_user": "",
     "nfsmail_health_password": "",
     "nfsmail_group_mail_backends": "mail_backends",
@@ -854,6 +856,13 @@ def test_any_value_of_any_host_is_judged(own: dict[str, Any]) -> None:
 
 NO_LOCKS = {"nfsmail_nfs_version": "3", "nfsmail_lockd": False}
 SIEVE = {"nfsmail_sieve": True, "nfsmail_protocols": ["imap", "lmtp"]}
+RELAY = "nfsmail_submission_relay"
+
+
+def sending(protocols: Sequence[str] = ("imap", "lmtp", "submission"), **relay: Any) -> dict[str, Any]:
+    return {"nfsmail_protocols": list(protocols), RELAY: {"host": "192.0.2.25", **relay}}
+
+
 BAD_FEATURES: list[tuple[dict[str, Any], str, str]] = [
     ({"nfsmail_quota": "2 GB"}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
     ({"nfsmail_quota": "0G"}, "nfsmail_quota", "a whole number with K, M, G or T behind it"),
@@ -868,6 +877,23 @@ BAD_FEATURES: list[tuple[dict[str, Any], str, str]] = [
         "nfsmail_sieve_before",
         "without nfsmail_sieve no script is ever run",
     ),
+    ({"nfsmail_protocols": ["imap", "submission"]}, "nfsmail_protocols", "without nfsmail_submission_relay nobody"),
+    (sending(protocols=["imap", "lmtp"]), RELAY, "backends hand mail over that users send by submission"),
+    (sending(host=""), f"{RELAY}.host", "the name or the address of the mail transfer agent"),
+    (sending(host="smtp example"), f"{RELAY}.host", "the name or the address of the mail transfer agent"),
+    (sending(hostname="x"), f"{RELAY}.hostname", "one of host, port, tls, ca, xclient"),
+    (sending(port=0), f"{RELAY}.port", "a port, 1 to 65535"),
+    (sending(port=70000), f"{RELAY}.port", "a port, 1 to 65535"),
+    (sending(port=True), f"{RELAY}.port", "a port, 1 to 65535"),
+    (sending(tls="yes"), f"{RELAY}.tls", "one of none, starttls, smtps"),
+    (sending(tls="starttls"), f"{RELAY}.ca", "with TLS the certificate of the mail transfer agent is checked"),
+    (sending(tls="smtps", ca="ca.pem"), f"{RELAY}.ca", "with TLS the certificate of the mail transfer agent is checked"),
+    (sending(ca="/etc/ca.pem"), f"{RELAY}.ca", "without TLS there is no certificate to check"),
+    (sending(xclient="perhaps"), f"{RELAY}.xclient", "a boolean"),
+    (sending(host="PROXY1", port=587), RELAY, "submission of proxy1 is this cluster's own Dovecot"),
+    (sending(host="192.0.2.11", port=465, tls="smtps", ca="/ca"), RELAY, "submission of mail1 is this cluster's own Dovecot"),
+    (sending(host="192.0.2.12", port=24), RELAY, "lmtp of mail2 is this cluster's own Dovecot"),
+    (sending(host="localhost", port=587), RELAY, "submission of mail1 is this cluster's own Dovecot"),
     (
         SIEVE | {"nfsmail_sieve_before": [{"name": "../a", "script": "keep;"}]},
         "nfsmail_sieve_before[0].name",
@@ -897,6 +923,16 @@ def test_features_that_are_not() -> None:
     assert problems(SIEVE | {"nfsmail_protocols": ["imap", "lmtp", "sieve"], "nfsmail_nfs_version": "3"}) == []
     assert problems({"nfsmail_sieve": False, **NO_LOCKS}) == []
     assert problems(SIEVE | {"nfsmail_delivery": "lda", "nfsmail_protocols": ["imap"]}) == []
+    assert problems(sending()) == problems(sending(port="465", tls="smtps", ca="/etc/ca.pem", xclient="no")) == []
+    # Postfix may be on the backends.
+    assert problems(sending(host="localhost")) == problems(sending(host="mail1", port=25)) == []
+
+
+def test_a_relay_at_a_port_of_lmtp_that_somebody_chose() -> None:
+    values = {"mail1": {"dovecot_lmtp_port": 2424}, "mail2": {"dovecot_lmtp_port": 2424}}
+    (problem,) = problems(sending(host="mail1", port=2424), values=values)
+    assert problem.rule.startswith("lmtp of mail1 is this cluster's own Dovecot")
+    assert problems(sending(host="mail1", port=24), values=values) == []
 
 
 def test_a_feature_is_judged_by_the_release_of_each_machine() -> None:

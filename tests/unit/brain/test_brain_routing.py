@@ -146,6 +146,7 @@ def test_who_moves_waits_and_gets_no_mail() -> None:
         f"imap/o\\'hara@example.com:::::::proxy=y nopassword=y host={other['address']} delay_until=1800000000",
         f"pop3/o\\'hara@example.com:::::::proxy=y nopassword=y host={other['address']} delay_until=1800000000",
         f"sieve/o\\'hara@example.com:::::::proxy=y nopassword=y host={other['address']} delay_until=1800000000",
+        f"submission/o\\'hara@example.com:::::::proxy=y nopassword=y host={other['address']} delay_until=1800000000",
         "lmtp/o\\'hara@example.com:::::::proxy=y nopassword=y host=127.0.0.1 port=1",
         "doveadm/o\\'hara@example.com:::::::proxy=y nopassword=y host=127.0.0.1 port=1",
     ]
@@ -155,7 +156,7 @@ def test_shards_are_told_from_users() -> None:
     """A user may be called a7, like a shard."""
     keys = {line.split(":")[0] for line in plan(drain="mail1")["moving"]}
     assert all(
-        key.split("//")[0] in ("imap", "pop3", "sieve", "lmtp", "doveadm") and len(key.split("//")[1]) == 2
+        key.split("//")[0] in ("imap", "pop3", "sieve", "submission", "lmtp", "doveadm") and len(key.split("//")[1]) == 2
         for key in keys
     )
 

@@ -178,6 +178,8 @@ FOUND: list[Case] = [
         "mail_index_path=local: ",
     ),
     ("NFS418", {"mail_index_path": "/i/%{user}"}, NEW | CLUSTER, "mail_index_path=local: "),
+    ("NFS467", {"protocols": "imap submission"}, OLD, "protocols=imap submission: "),
+    ("NFS467", {"protocols": {"submission": "yes"}, "submission_relay_host": ""}, NEW, "protocols/submission=yes: "),
     ("NFS419", {"service quota-status": {"executable": "quota-status -p postfix"}}, OLD | CLUSTER, "quota-status"),
     ("NFS420", {"maildir_very_dirty_syncs": "yes"}, OLD | {"delivery": "mta"}, "maildir_very_dirty_syncs=yes: "),
     ("NFS420", {"maildir": {"very_dirty_syncs": "yes"}}, NEW | {"delivery": "mta"}, "maildir_very_dirty_syncs=yes: "),
@@ -322,6 +324,8 @@ def test_every_rule_about_settings_has_a_case() -> None:
         (HAPROXY | {"ssl": "yes"}, OLD),
         (HAPROXY | {"ssl": "required"}, NEW),
         ({"service lmtp": {"inet_listener lmtp": {"haproxy": "yes"}}}, NEW),
+        ({"protocols": "submission", "submission_relay_host": "smtp"}, OLD),
+        ({"protocols": {"submission": "yes"}, "protocol submission": {"submission_relay_host": "smtp"}}, NEW),
     ],
 )
 def test_a_rule_lets_pass(conf: dict[str, Any], profile: dict[str, Any]) -> None:
