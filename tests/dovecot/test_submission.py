@@ -30,6 +30,8 @@ from plans import backend, proxy
 VERSIONS = {"proxy1": "2.4.1", "proxy2": "2.3.19", "mail1": "2.3.19", "mail2": "2.4.1"}
 PINNED = {"old@example.com": "mail1", "new@example.com": "mail2"}
 PROXIES = [name for name in VERSIONS if name.startswith("proxy")]
+# It speaks TLS with the backends.
+TLS_PROXY = "proxy2"
 PROTOCOLS = ["imap", "lmtp", "submission"]
 # Lines that a relay could spoil: dots in front, a long one, bytes that are no ASCII, blanks at the end.
 BODY = b"..\r\n.hidden\r\n" + b"x" * 900 + b"\r\nna\xc3\xafve \xff  \r\n\r\nend\r\n"
@@ -39,12 +41,15 @@ MESSAGE = b"From: old@example.com\r\nTo: bob@example.net\r\nSubject: sent\r\n\r\
 # Containers make their own certificates.
 UNCHECKED = ssl.create_default_context()
 UNCHECKED.check_hostname, UNCHECKED.verify_mode = False, ssl.CERT_NONE
-CERTIFICATES = f"""
+# One key for all; the relay's certificate names its address, and each backend's its own.
+CERTIFICATES = """
 cd /tmp
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=authority -days 2 -keyout ca.key -out ca.pem 2>/dev/null
 openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=relay -keyout key.pem -out request.pem 2>/dev/null
-printf 'subjectAltName = IP:{NET}.1\\n' >names
-openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem 2>/dev/null
+for address in {addresses}; do
+  printf 'subjectAltName = IP:%s\\n' $address >names
+  openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out $address.pem 2>/dev/null
+done
 """
 CA, OTHER_CA = "/etc/dovecot/relay-ca.pem", "/etc/dovecot/cert.pem"
 
@@ -157,21 +162,25 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with Cluster(VERSIONS) as cluster:
-        cluster.sh("mail1", CERTIFICATES)
-        files = {name: cluster.sh("mail1", f"cat /tmp/{name}.pem") for name in ("cert", "key", "ca")}
+        addresses = [f"{NET}.1", *(entry["address"] for entry in cluster.backends)]
+        cluster.sh("mail1", CERTIFICATES.format(addresses=" ".join(addresses)))
+        files = {name: cluster.sh("mail1", f"cat /tmp/{name}.pem") for name in ("key", "ca", *addresses)}
         paths = {name: tmp_path_factory.getbasetemp() / f"{name}.pem" for name in files}
         for name, text in files.items():
             paths[name].write_text(text)
-        found = Place(cluster, Sink((str(paths["cert"]), str(paths["key"]))))
+        found = Place(cluster, Sink((str(paths[addresses[0]]), str(paths["key"]))))
         for entry in cluster.backends:
-            cluster.write(entry["name"], CA, files["ca"])
+            for path, name in ((CA, "ca"), ("/etc/dovecot/cert.pem", entry["address"]), ("/etc/dovecot/key.pem", "key")):
+                cluster.write(entry["name"], path, files[name])
             found.start(entry["name"], xclient=entry["name"] == "mail2")
         for name in PROXIES:
             cluster.write_users(name, PINNED)
             cluster.write_lines(name, "/etc/dovecot/nfsmail-shards", shard_lines(cluster.backends))
             cluster.write_lines(name, "/etc/dovecot/nfsmail-overrides", override_lines(PINNED, cluster.backends))
             cluster.write(name, "/etc/dovecot/nfsmail-moving", "")
-            cluster.start(name, proxy_conf(proxy(VERSIONS[name], protocols=PROTOCOLS)))
+            cluster.write(name, CA, files["ca"])
+            tls = {"backend_ca": CA} if name == TLS_PROXY else {}
+            cluster.start(name, proxy_conf(proxy(VERSIONS[name], protocols=PROTOCOLS, **tls)))
         for user in PINNED:
             cluster.takes_mail("proxy1", user)
         yield found
@@ -209,6 +218,8 @@ def test_what_a_user_sends_arrives_as_it_was(place: Place, user: str, name: str,
     # One header, with the client's address.
     assert re.fullmatch(rb"Received: from (.*\r\n\t)+.*\r\n", added), added
     assert f"([{NET}.1])".encode() in added
+    logins = place.cluster.sh(PINNED[user], "grep 'submission-login: .*: user=' /tmp/log").splitlines()
+    assert (", TLS" in logins[-1]) == (name == TLS_PROXY), logins[-1]
     # To one who is not to trust us nothing is said of the client.
     clients = [dict(word.split("=") for word in one.split()) for one in got.clients]
     known = [{"ADDR": f"{NET}.1", "LOGIN": user}] if PINNED[user] == "mail2" else []
