@@ -390,7 +390,9 @@ def _route(
 
 def _proxy_services(plan: Mapping[str, Any], version: str) -> list[Entry]:
     services = {one.service for one in served(as_list(plan["protocols"]))}
-    logins: dict[str, list[Entry]] = {service: list(lines) for service, lines in _logins(plan, series_of(version)).items()}
+    logins: dict[str, list[Entry]] = {
+        service: list(lines) for service, lines in _logins(plan, series_of(version)).items()
+    }
     why: dict[str, str] = {}
     for rule in RULES:
         service, _, name = rule.target.rpartition("/")

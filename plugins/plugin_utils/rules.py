@@ -1053,7 +1053,10 @@ RULES: tuple[Rule, ...] = (
     _written(
         "NFS467",
         "error",
-        {"protocols(/submission)?": "(.* )?submission( .*)?|yes", "!(protocol submission/)?submission_relay_host": ".+"},
+        {
+            "protocols(/submission)?": "(.* )?submission( .*)?|yes",
+            "!(protocol submission/)?submission_relay_host": ".+",
+        },
         "The submission server has no mail transfer agent to hand mail to: users log in, and are told of an internal error (451).",
         "set submission_relay_host, or take submission out of protocols",
         "measured: 2.3.19 and 2.4.1",

@@ -170,7 +170,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             paths[name].write_text(text)
         found = Place(cluster, Sink((str(paths[addresses[0]]), str(paths["key"]))))
         for entry in cluster.backends:
-            for path, name in ((CA, "ca"), ("/etc/dovecot/cert.pem", entry["address"]), ("/etc/dovecot/key.pem", "key")):
+            for path, name in (
+                (CA, "ca"),
+                ("/etc/dovecot/cert.pem", entry["address"]),
+                ("/etc/dovecot/key.pem", "key"),
+            ):
                 cluster.write(entry["name"], path, files[name])
             found.start(entry["name"], xclient=entry["name"] == "mail2")
         for name in PROXIES:
@@ -209,7 +213,9 @@ def send(place: Place, user: str, name: str, port: int = 587) -> dict[str, tuple
 def test_what_a_user_sends_arrives_as_it_was(place: Place, user: str, name: str, port: int) -> None:
     place.sink.got.clear()
     # What the mail transfer agent refuses is refused at once.
-    assert send(place, user, name, port) == {"nobody@example.net": (550, b"5.0.0 <nobody@example.net> 5.1.1 unknown here")}
+    assert send(place, user, name, port) == {
+        "nobody@example.net": (550, b"5.0.0 <nobody@example.net> 5.1.1 unknown here")
+    }
     (got,) = place.sink.got
     assert got.peer == place.cluster.addresses[PINNED[user]] and not got.tls
     assert (got.sender, got.recipients) == (f"FROM:<{user}> BODY=8BITMIME", ["TO:<bob@example.net>"])
@@ -283,7 +289,11 @@ def test_tls_to_the_mail_transfer_agent(place: Place, user: str, tls: str) -> No
 @pytest.mark.parametrize("user", PINNED)
 def test_nothing_goes_to_whom_the_ca_does_not_know(place: Place, user: str, tls: str) -> None:
     """Nor without TLS to one that has none (the port of none), where TLS is told."""
-    where = {"tls": "starttls", "ca": CA, "port": place.sink.ports["none"]} if tls == "none" else {"tls": tls, "ca": OTHER_CA}
+    where = (
+        {"tls": "starttls", "ca": CA, "port": place.sink.ports["none"]}
+        if tls == "none"
+        else {"tls": tls, "ca": OTHER_CA}
+    )
     place.cluster.sh(PINNED[user], ": >/tmp/log")
     place.start(PINNED[user], **where)
 

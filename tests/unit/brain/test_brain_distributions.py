@@ -175,7 +175,7 @@ def test_roll_brings_dovecot_s_packages_up_to_date_by_any_name() -> None:
     assert pattern and {name for name in names if re.match(pattern[1], name)} == {
         *("dovecot", "dovecot-core", "dovecot-imapd", "dovecot-pop3d", "dovecot-lmtpd"),
         *("dovecot-submissiond", "dovecot-managesieved", "dovecot-sieve", "dovecot-pigeonhole"),
-        *( "dovecot-flatcurve", "dovecot-fts-xapian"),
+        *("dovecot-flatcurve", "dovecot-fts-xapian"),
         *("dovecot-mysql", "dovecot-pgsql", "dovecot-sqlite", "dovecot-ldap"),
     }
 

@@ -887,11 +887,19 @@ BAD_FEATURES: list[tuple[dict[str, Any], str, str]] = [
     (sending(port=True), f"{RELAY}.port", "a port, 1 to 65535"),
     (sending(tls="yes"), f"{RELAY}.tls", "one of none, starttls, smtps"),
     (sending(tls="starttls"), f"{RELAY}.ca", "with TLS the certificate of the mail transfer agent is checked"),
-    (sending(tls="smtps", ca="ca.pem"), f"{RELAY}.ca", "with TLS the certificate of the mail transfer agent is checked"),
+    (
+        sending(tls="smtps", ca="ca.pem"),
+        f"{RELAY}.ca",
+        "with TLS the certificate of the mail transfer agent is checked",
+    ),
     (sending(ca="/etc/ca.pem"), f"{RELAY}.ca", "without TLS there is no certificate to check"),
     (sending(xclient="perhaps"), f"{RELAY}.xclient", "a boolean"),
     (sending(host="PROXY1", port=587), RELAY, "submission of proxy1 is this cluster's own Dovecot"),
-    (sending(host="192.0.2.11", port=465, tls="smtps", ca="/ca"), RELAY, "submission of mail1 is this cluster's own Dovecot"),
+    (
+        sending(host="192.0.2.11", port=465, tls="smtps", ca="/ca"),
+        RELAY,
+        "submission of mail1 is this cluster's own Dovecot",
+    ),
     (sending(host="192.0.2.12", port=24), RELAY, "lmtp of mail2 is this cluster's own Dovecot"),
     (sending(host="localhost", port=587), RELAY, "submission of mail1 is this cluster's own Dovecot"),
     (

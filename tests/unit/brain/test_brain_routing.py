@@ -156,7 +156,8 @@ def test_shards_are_told_from_users() -> None:
     """A user may be called a7, like a shard."""
     keys = {line.split(":")[0] for line in plan(drain="mail1")["moving"]}
     assert all(
-        key.split("//")[0] in ("imap", "pop3", "sieve", "submission", "lmtp", "doveadm") and len(key.split("//")[1]) == 2
+        key.split("//")[0] in ("imap", "pop3", "sieve", "submission", "lmtp", "doveadm")
+        and len(key.split("//")[1]) == 2
         for key in keys
     )
 

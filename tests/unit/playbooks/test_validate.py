@@ -163,6 +163,21 @@ BAD: list[tuple[str, dict[str, Any], Any, tuple[str, ...]]] = [
 
 BAD += [
     (
+        "submission without a relay",
+        {"nfsmail_protocols": ["imap", "submission"]},
+        None,
+        ("nfsmail_protocols: 'submission'", "nobody could send anything", "nfsmail_submission_relay: {host: smtp"),
+    ),
+    (
+        "a relay that is a backend's own submission server",
+        {
+            "nfsmail_protocols": ["imap", "lmtp", "submission"],
+            "nfsmail_submission_relay": {"host": "localhost", "port": 587},
+        },
+        None,
+        ("nfsmail_submission_relay: 'localhost port 587'", "mail would not leave the cluster", "such as 25"),
+    ),
+    (
         "extra settings against the matrix",
         {"dovecot_extra_settings": {"mmap_disable": "no"}},
         None,
