@@ -422,7 +422,7 @@ def plugins_of(variable: str, extra: Any, series: str, told: Told) -> tuple[dict
     Only where features have plugins of their own: otherwise the extra settings stay as they are. Errors: a section that
     would do without the features' plugins.
     """
-    if not wanted(told) or not isinstance(extra, Mapping):
+    if not any(feature.plugins for feature in wanted(told)) or not isinstance(extra, Mapping):
         return (dict(extra) if isinstance(extra, Mapping) else extra), {}
     rest: dict[str, Any] = {}
     found: dict[str, list[str]] = {}

@@ -212,6 +212,7 @@ def send(place: Place, user: str, name: str, port: int = 587) -> dict[str, tuple
 @pytest.mark.parametrize("user", PINNED)
 def test_what_a_user_sends_arrives_as_it_was(place: Place, user: str, name: str, port: int) -> None:
     place.sink.got.clear()
+    place.cluster.sh(PINNED[user], "rm -rf /srv/mail/*")
     # What the mail transfer agent refuses is refused at once.
     assert send(place, user, name, port) == {
         "nobody@example.net": (550, b"5.0.0 <nobody@example.net> 5.1.1 unknown here")
@@ -226,6 +227,8 @@ def test_what_a_user_sends_arrives_as_it_was(place: Place, user: str, name: str,
     assert f"([{NET}.1])".encode() in added
     logins = place.cluster.sh(PINNED[user], "grep 'submission-login: .*: user=' /tmp/log").splitlines()
     assert (", TLS" in logins[-1]) == (name == TLS_PROXY), logins[-1]
+    # No mailbox is opened for it.
+    assert place.cluster.sh(PINNED[user], "find /srv/mail -mindepth 1") == ""
     # To one who is not to trust us nothing is said of the client.
     clients = [dict(word.split("=") for word in one.split()) for one in got.clients]
     known = [{"ADDR": f"{NET}.1", "LOGIN": user}] if PINNED[user] == "mail2" else []

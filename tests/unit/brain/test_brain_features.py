@@ -300,6 +300,10 @@ def test_an_operators_own_settings_of_submission_join_ours() -> None:
     found = conf("2.3.19", told, extra_settings=extra, **changes)
     assert found["protocol submission/submission_max_mail_size"] == "50M"
     assert found["protocol submission/submission_relay_host"] == "smtp"
+    # Submission has no plugins that an operator's could do without.
+    plugins = {"mail_plugins": "zlib", "protocol imap": {"mail_plugins": "notify"}}
+    found = conf("2.3.19", told, extra_settings=plugins, protocols=["imap", "submission"])
+    assert (found["mail_plugins"], found["protocol imap/mail_plugins"]) == ("zlib", "notify")
     with pytest.raises(NfsmailError, match="the matrix and the role's own variables decide this setting"):
         conf("2.3.19", told, extra_settings={"protocol submission": {"submission_relay_host": "other"}}, **changes)
 
