@@ -144,7 +144,8 @@ def is_move(old: Mapping[str, str], new: Mapping[str, str], ours: bool) -> bool:
         raise Refused(f"{driver} keeps flags in its indexes, and MEMORY loses them with each session; name a directory")
     if "MEMORY" in (before, after):
         return False
-    others = sorted(name for name in {*old, *new} - {"mail_index_path"} if old.get(name) != new.get(name))
+    # Nothing is left behind where there were but locks.
+    others = sorted(name for name in {*old, *new} - {"mail_index_path", "mail_volatile_path"} if old.get(name) != new.get(name))
     if others:
         if driver in DBOX or ours:
             raise Refused(

@@ -108,7 +108,7 @@ def _features(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
 
 def feature_conf(told: Mapping[str, Any], profile: Profile, chosen: Sequence[features.Feature]) -> dict[str, Any]:
     """What features write, beside what rules about them look at: the matrix' settings and the mailbox location."""
-    plan = {name: told.get(f"nfsmail_{name}") or "" for name in ("protocols", "mail_home", "index_path")}
+    plan = {name: told.get(f"nfsmail_{name}") or "" for name in ("protocols", "mail_home", "index_path", "volatile_path")}
     tree = [
         *_mail({**plan, "mail_uid": "", "mail_gid": ""}, profile),
         *(Entry(rule.target, rule.value) for rule in matching(profile, "set")),
@@ -181,6 +181,7 @@ def _mail(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
     home = translate("nfsmail_mail_home", str(plan["mail_home"]), profile.series)
     local = profile.index_location == "local"
     index = translate("nfsmail_index_path", str(plan["index_path"]), profile.series) if local else ""
+    volatile = translate("nfsmail_volatile_path", str(plan.get("volatile_path") or ""), profile.series)
     owner = [
         Entry("mail_uid", str(plan["mail_uid"]), "Mail belongs to this user on every machine and on the NFS server."),
         Entry("mail_gid", str(plan["mail_gid"])),
@@ -189,7 +190,9 @@ def _mail(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
         Entry("mail_home", home, "A user's files, on the mail store."),
     ]
     why = "Index files on this machine's own disk." if local else "Mail and index files on the mail store."
-    written = _location(profile, {"mail_index_path": index} if local else {})
+    if volatile:
+        why += "\nSome locks are in a directory of this machine's own."
+    written = _location(profile, {"mail_index_path": index, "mail_volatile_path": volatile})
     return [
         *owner,
         *(Entry(name, value, why if not number else "") for number, (name, value) in enumerate(written.items())),

@@ -30,12 +30,13 @@ from .errors import NfsmailError, Problem, nearest
 from .exports import path_problems
 from .failover import address_problems
 from .firewall import ALLOW, allow_problems
-from .location import inside, translate
+from .location import PRIVATE, fixed_part, inside, is_common, translate
 from .matrix import Finding, finding_problem, plan_findings, settings, written_findings
 from .metrics import range_problems, scraper_problems
 from .option_types import type_problems
 from .profile import KEYS, KNOWN_SERIES, Profile, as_list, parse_profile, series_of, version_key
 from .protocols import LOGINS
+from .rules import VOLATILE
 from .shards import lowered, override_lines, parse_backends
 
 DESIGN = "docs: choosing a topology"
@@ -217,8 +218,8 @@ def inventory_notes(
     for profile, host in _profiles(variables, members, values or {}):
         for row in plan_findings(profile):
             found[row["id"]] = {**row, "message": f"nfsmail_{row['message']}"}
-        for feature, row in _feature_rows(profile, variables):
-            found[row["id"]] = {**row, "message": f"{feature.variable}: {row['message']}"}
+        for variable, row in _rows(profile, variables):
+            found[row["id"]] = {**row, "message": f"{variable}: {row['message']}"}
         for kind, group in (("backend", "mail_backends"), ("proxy", "mail_proxies")):
             extra = (values or {}).get(host, {}).get(EXTRA_VARIABLES[kind])
             if isinstance(extra, Mapping) and any(member["name"] == host for member in members.get(group, ())):
@@ -382,23 +383,30 @@ def _relay(
 def _feature_problems(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem]:
     for feature in features.wanted(variables):
         yield from feature.problems(variables, profile)
-    for feature, row in _feature_rows(profile, variables):
+    for variable, row in _rows(profile, variables):
         if row["level"] == "error":
-            yield finding_problem(feature.variable, row)
+            yield finding_problem(variable, row)
 
 
-def _feature_rows(profile: Profile, variables: Mapping[str, Any]) -> Iterator[tuple[features.Feature, Finding]]:
-    def judged(*chosen: features.Feature) -> list[Finding]:
+def _rows(profile: Profile, variables: Mapping[str, Any]) -> Iterator[tuple[str, Finding]]:
+    """What rules find in what a variable writes, and not without it."""
+
+    def judged(told: Mapping[str, Any], *chosen: features.Feature) -> list[Finding]:
         try:
-            conf = feature_conf(variables, profile, chosen)
+            conf = feature_conf(told, profile, chosen)
         except NfsmailError:
             return []  # told by _paths
         return written_findings(conf, profile, "backend", *_places(variables))
 
-    chosen = features.wanted(variables)
-    without = {row["id"] for row in judged()} if chosen else set()
+    chosen, volatile = features.wanted(variables), "nfsmail_volatile_path"
+    if not chosen and not variables.get(volatile):
+        return
+    without = {row["id"] for row in judged({**variables, volatile: ""})}
+    here = judged(variables) if variables.get(volatile) else []
+    yield from ((volatile, row) for row in here if row["id"] not in without)
+    without |= {row["id"] for row in here}
     for feature in chosen:
-        yield from ((feature, row) for row in judged(feature) if row["id"] not in without)
+        yield from ((feature.variable, row) for row in judged(variables, feature) if row["id"] not in without)
 
 
 def _judged(extra: Mapping[str, Any], profile: Profile, kind: str, variables: Mapping[str, Any]) -> list[Finding]:
@@ -731,9 +739,14 @@ def _paths(variables: Mapping[str, Any], profile: Profile | None) -> Iterator[Pr
     store = str(variables.get("nfsmail_store_path") or "")
     home = str(variables.get("nfsmail_mail_home") or "")
     index = str(variables.get("nfsmail_index_path") or "")
+    volatile = str(variables.get("nfsmail_volatile_path") or "")
     yield from path_problems("nfsmail_store_path", store)
     yield from path_problems("nfsmail_export_path", str(variables.get("nfsmail_export_path") or ""))
-    for variable, template in (("nfsmail_mail_home", home), ("nfsmail_index_path", index)):
+    for variable, template in (
+        ("nfsmail_mail_home", home),
+        ("nfsmail_index_path", index),
+        ("nfsmail_volatile_path", volatile),
+    ):
         try:
             translate(variable, template, "2.4")
         except NfsmailError as error:
@@ -770,6 +783,35 @@ def _paths(variables: Mapping[str, Any], profile: Profile | None) -> Iterator[Pr
             "use a path on a local disk such as /var/lib/nfsmail/index/{domain}/{name}",
             DESIGN,
         )
+    elif profile and profile.index_location == "local":
+        yield from _own_directory("nfsmail_index_path", index, "/var/lib/nfsmail/index/{domain}/{name}")
+    if volatile:
+        yield from _volatile(volatile, store)
+
+
+def _own_directory(variable: str, template: str, example: str) -> Iterator[Problem]:
+    folder = fixed_part(template)
+    if template.startswith("/") and is_common(folder):
+        rule = f"the directory of all users is given to the mail user: {folder} is not ours alone"
+        yield Problem(variable, template, rule, f"write {example}", "role dovecot makes the directory")
+
+
+def _volatile(template: str, store: str) -> Iterator[Problem]:
+    """Where locks lie that nobody else's processes take."""
+    example, rule, source = "/run/nfsmail-volatile/{domain}/{name}", "", VOLATILE
+    if not re.match(r"/[^\s:]+\Z", template) or ".." in template.split("/"):
+        rule = "an absolute path without blanks, colons and .., or empty"
+    elif "{user}" not in template and "{name}" not in template:
+        rule = "each user has a directory of their own: the locks' names do not tell whose they are"
+    elif inside(template, store):
+        rule, source = f"a place on the machine itself; below {store} the locks are on the mail store, as without it", DESIGN
+    elif any(inside(template, folder) for folder in PRIVATE):
+        rule = "Dovecot's service has a /tmp of its own, and doveadm has another: they would not see each other's locks"
+        source = "Debian's dovecot.service, PrivateTmp"
+    if rule:
+        yield Problem("nfsmail_volatile_path", template, rule, f"write {example}", source)
+    else:
+        yield from _own_directory("nfsmail_volatile_path", template, example)
 
 
 def _secrets(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem]:

@@ -17,6 +17,10 @@ from .errors import NfsmailError, Problem
 # Gone at the next boot, and on one machine only, wherever the mail store is.
 TEMPORARY = ("/dev/shm", "/run", "/var/run", "/tmp")
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+# systemd gives Dovecot another /tmp than doveadm has (PrivateTmp in Debian's unit).
+PRIVATE = ("/tmp", "/var/tmp")
+# Where many programs have a directory each.
+COMMON = (*TEMPORARY, *PRIVATE, "/var/cache", "/var/lib", "/var/spool")
 # The part of the mailbox location below the user's home.
 MAIL_DIR = {"maildir": "Maildir", "mbox": "mail", "sdbox": "sdbox", "mdbox": "mdbox"}
 HOME = re.compile(r"(~|%h|%\{home\}|%\{userdb:home\})(/|\Z)")
@@ -73,6 +77,16 @@ def inside(path: str, root: str) -> bool:
     """``path`` is ``root`` or below it, by their names alone."""
     path, root = posixpath.normpath(path), posixpath.normpath(root)
     return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+def fixed_part(template: str) -> str:
+    """The directory that all users' paths of a template have in common."""
+    return posixpath.normpath(template.partition("{")[0].rpartition("/")[0] or "/")
+
+
+def is_common(folder: str) -> bool:
+    """Others have files in the directory too: it is not ours to give to the mail user."""
+    return folder.count("/") < 2 or folder in COMMON
 
 
 def place(path: str, home: str, store: str) -> str:

@@ -22,6 +22,10 @@ DBOX_PAGE = "Dovecot documentation, dbox page"
 SETTINGS_PAGE = "Dovecot documentation, settings reference"
 SEED = "Dovecot wiki, NFS, 2012"
 CODE = "Dovecot source, mail-storage-settings.c"
+VOLATILE = (
+    "measured: which locks 2.3.19 and 2.4.1 make there; Dovecot source, mailbox-list.c, index-mailbox-size.c, mail-autoexpunge.c, "
+    "mail-duplicate.c"
+)
 REFUSED = "measured: doveconf refuses it (exit code 89)"
 
 CLUSTERED = ("random", "per_user")
@@ -752,9 +756,10 @@ RULES: tuple[Rule, ...] = (
         "NFS412",
         "error",
         {"@mail_volatile_path": "local"},
-        "The volatile directory holds the lock of the mailbox list: on a machine's own disk it keeps no other machine out.",
+        "The volatile directory holds locks of the mailbox list and of sizes: on a machine's own disk they keep no other "
+        "machine out.",
         "leave it out",
-        "measured: mailboxes.lock moves there (2.3.19 and 2.4.1)",
+        VOLATILE,
         topology=("random",),
     ),
     _written(
@@ -1105,5 +1110,31 @@ RULES: tuple[Rule, ...] = (
         "measured: logins of 2.4.1 behind HAProxy; Dovecot source, client-common.c",
         versions=">=2.4.0",
         on=("backend", "proxy"),
+    ),
+    _written(
+        "NFS441",
+        "error",
+        {"@mail_volatile_path": "local|nfs", "lock_method": "dotlock"},
+        "Locks that are lock files do not make their directory: no mailbox can be made, and sizes are counted without a lock.",
+        "leave the volatile directory out; or run lockd, or use NFSv4",
+        "measured: 2.3.19 and 2.4.1; Dovecot source, mail_storage_dotlock_create in mail-storage.c",
+    ),
+    _written(
+        "NFS442",
+        "error",
+        {"@mail_volatile_path": "local|nfs", r"namespace[^/]*/type": "shared"},
+        "The owner of a shared mailbox and who looks at it take locks of different names: neither keeps the other out.",
+        "leave the volatile directory out, or do not share mailboxes",
+        "Dovecot source, mailbox_list_lock in mailbox-list.c: the lock is named after the namespace's prefix",
+    ),
+    _written(
+        "NFS443",
+        "error",
+        {"@mail_volatile_path": "local"},
+        "dovecot-lda on another machine takes its locks in that machine's own directory, beside those of the user's backend.",
+        "leave it out, or use delivery lmtp through the proxy",
+        VOLATILE,
+        topology=("per_user",),
+        delivery=("lda",),
     ),
 )

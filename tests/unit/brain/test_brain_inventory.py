@@ -37,6 +37,7 @@ VARIABLES: dict[str, Any] = {
     "nfsmail_store_path": "/srv/mail",
     "nfsmail_mail_home": "/srv/mail/{domain}/{name}",
     "nfsmail_index_path": "/var/lib/nfsmail/index/{domain}/{name}",
+    "nfsmail_volatile_path": "",
     "nfsmail_users": [],
     "nfsmail_users_file": "/etc/dovecot/nfsmail-users",
     "nfsmail_overrides": {},
@@ -156,6 +157,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, object, str, s
         {"nfsmail_index_location": "local", "nfsmail_index_path": "MEMORY", "nfsmail_mailbox_format": "maildir"},
         {},
         ("nfsmail_index_path", "MEMORY", "in MEMORY, what only they hold is lost", "write /var/lib/nfsmail/index"),
+    ),
+    "local indexes right in a common directory": (
+        {"nfsmail_index_location": "local", "nfsmail_index_path": "/var/lib/index-{user}"},
+        {},
+        ("nfsmail_index_path", "/var/lib/index-{user}", "/var/lib is not ours alone", "write /var/lib/nfsmail/index"),
     ),
     "relative export": (
         {"nfsmail_export_path": "srv/mail"},
@@ -853,6 +859,51 @@ def test_any_value_of_any_host_is_judged(own: dict[str, Any]) -> None:
 
 
 # ---- features ----
+
+VOLATILE_FIX = "write /run/nfsmail-volatile/{domain}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("path", "rule", "fix"),
+    [
+        ("locks/{user}", "an absolute path", VOLATILE_FIX),
+        ("/run/v v/{user}", "without blanks", VOLATILE_FIX),
+        ("/run/v:v/{user}", "without blanks, colons", VOLATILE_FIX),
+        ("/run/v/../{user}", "without blanks, colons and ..", VOLATILE_FIX),
+        ("/run/v/%u", "variables are written {user}", "use these words"),
+        ("/run/v/{domain}", "each user has a directory of their own", VOLATILE_FIX),
+        ("/srv/mail/v/{user}", "below /srv/mail the locks are on the mail store", VOLATILE_FIX),
+        ("/tmp/v/{user}", "doveadm has another", VOLATILE_FIX),
+        ("/run/{user}", "/run is not ours alone", VOLATILE_FIX),
+        ("/dev/shm/v-{user}", "/dev/shm is not ours alone", VOLATILE_FIX),
+    ],
+)
+def test_where_volatile_files_cannot_lie(path: str, rule: str, fix: str) -> None:
+    found = problems({"nfsmail_volatile_path": path})
+    assert [(one.variable, one.value) for one in found if rule in one.rule and fix in one.fix] == [
+        ("nfsmail_volatile_path", path)
+    ], found
+
+
+def test_volatile_files_by_topology_and_locks() -> None:
+    single, path = {"nfsmail_topology": "single"}, {"nfsmail_volatile_path": "/run/nfsmail-volatile/{domain}/{name}"}
+    random = {"nfsmail_topology": "random", "nfsmail_accept_unsupported_random": True}
+    assert problems(path) == problems(path | single, ONE_BACKEND) == []
+    assert problems({"nfsmail_volatile_path": "/dev/shm/nfsmail/{user}"}) == []
+    for more, members, id, fix in (
+        (random, NO_PROXIES, "NFS412", "leave it out"),
+        (single | {"nfsmail_nfs_version": "3", "nfsmail_lockd": False}, ONE_BACKEND, "NFS441", "run lockd"),
+        ({"nfsmail_delivery": "lda", "nfsmail_protocols": ["imap"]}, {}, "NFS443", "use delivery lmtp"),
+    ):
+        assert not [one for one in problems(more, members) if one.variable == "nfsmail_volatile_path"]
+        found = [one for one in problems(path | more, members) if one.variable == "nfsmail_volatile_path"]
+        assert [(one.rule[:6], fix in one.fix) for one in found] == [(id, True)], found
+    assert problems(single | {"nfsmail_acl": True}, ONE_BACKEND) == []
+    (told,) = problems(path | single | {"nfsmail_acl": True}, ONE_BACKEND)
+    assert (told.variable, told.rule[:6]) == ("nfsmail_acl", "NFS442") and "take locks of different names" in told.rule
+    # Of the sharing, whatever else is wrong with it: no finding is told as of two variables.
+    assert problems(path | {"nfsmail_quota": "1G"}) == []
+
 
 NO_LOCKS = {"nfsmail_nfs_version": "3", "nfsmail_lockd": False}
 SIEVE = {"nfsmail_sieve": True, "nfsmail_protocols": ["imap", "lmtp"]}

@@ -168,6 +168,24 @@ FOUND: list[Case] = [
         NEW,
         "mail_volatile_path=local, namespaces=many: ",
     ),
+    (
+        "NFS441",
+        {"mail_location": "maildir:~/M:VOLATILEDIR=/run/v/%u", "lock_method": "dotlock"},
+        OLD,
+        "mail_volatile_path=local, lock_method=dotlock: ",
+    ),
+    (
+        "NFS442",
+        {"mail_volatile_path": "/run/v/%{user}", "namespace shared": {"type": "shared"}},
+        NEW,
+        "mail_volatile_path=local, namespace shared/type=shared: ",
+    ),
+    (
+        "NFS443",
+        {"mail_volatile_path": "/run/v/%{user}"},
+        NEW | CLUSTER | {"delivery": "lda"},
+        "mail_volatile_path=local: ",
+    ),
     ("NFS414", {"mailbox_list_index_prefix": "/dev/shm/%{user}"}, NEW | RANDOM, "mailbox_list_index_prefix=local: "),
     ("NFS415", {"mail_location": "maildir:~/M:LISTINDEX=/run/%u"}, OLD | CLUSTER, "mailbox_list_index_prefix=local: "),
     ("NFS416", {"mail_index_path": "MEMORY"}, NEW | {"mailbox_format": "sdbox"}, "mail_index_path=memory: "),
@@ -321,6 +339,7 @@ def test_every_rule_about_settings_has_a_case() -> None:
         # It has its index elsewhere.
         ({"mail_plugins": "fts fts_solr"}, NEW | RANDOM),
         ({"mail_attachment_dir": "/srv/mail/attachments"}, OLD | CLUSTER),
+        ({"mail_volatile_path": "/run/v/%{user}"}, NEW | CLUSTER),
         (HAPROXY | {"ssl": "yes"}, OLD),
         (HAPROXY | {"ssl": "required"}, NEW),
         ({"service lmtp": {"inet_listener lmtp": {"haproxy": "yes"}}}, NEW),
