@@ -145,7 +145,9 @@ def is_move(old: Mapping[str, str], new: Mapping[str, str], ours: bool) -> bool:
     if "MEMORY" in (before, after):
         return False
     # Nothing is left behind where there were but locks.
-    others = sorted(name for name in {*old, *new} - {"mail_index_path", "mail_volatile_path"} if old.get(name) != new.get(name))
+    others = sorted(
+        name for name in {*old, *new} - {"mail_index_path", "mail_volatile_path"} if old.get(name) != new.get(name)
+    )
     if others:
         if driver in DBOX or ours:
             raise Refused(

@@ -108,7 +108,9 @@ def _features(plan: Mapping[str, Any], profile: Profile) -> list[Entry]:
 
 def feature_conf(told: Mapping[str, Any], profile: Profile, chosen: Sequence[features.Feature]) -> dict[str, Any]:
     """What features write, beside what rules about them look at: the matrix' settings and the mailbox location."""
-    plan = {name: told.get(f"nfsmail_{name}") or "" for name in ("protocols", "mail_home", "index_path", "volatile_path")}
+    plan = {
+        name: told.get(f"nfsmail_{name}") or "" for name in ("protocols", "mail_home", "index_path", "volatile_path")
+    }
     tree = [
         *_mail({**plan, "mail_uid": "", "mail_gid": ""}, profile),
         *(Entry(rule.target, rule.value) for rule in matching(profile, "set")),

@@ -804,7 +804,10 @@ def _volatile(template: str, store: str) -> Iterator[Problem]:
     elif "{user}" not in template and "{name}" not in template:
         rule = "each user has a directory of their own: the locks' names do not tell whose they are"
     elif inside(template, store):
-        rule, source = f"a place on the machine itself; below {store} the locks are on the mail store, as without it", DESIGN
+        rule, source = (
+            f"a place on the machine itself; below {store} the locks are on the mail store, as without it",
+            DESIGN,
+        )
     elif any(inside(template, folder) for folder in PRIVATE):
         rule = "Dovecot's service has a /tmp of its own, and doveadm has another: they would not see each other's locks"
         source = "Debian's dovecot.service, PrivateTmp"

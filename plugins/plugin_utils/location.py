@@ -20,7 +20,10 @@ PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 # systemd gives Dovecot another /tmp than doveadm has (PrivateTmp in Debian's unit).
 PRIVATE = ("/tmp", "/var/tmp")
 # Where many programs have a directory each.
-COMMON = (*TEMPORARY, *PRIVATE, "/var/cache", "/var/lib", "/var/spool")
+COMMON = (
+    *("/", "/boot", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/usr", "/usr/local", "/var"),
+    *(*TEMPORARY, *PRIVATE, "/var/cache", "/var/lib", "/var/local", "/var/mail", "/var/spool"),
+)
 # The part of the mailbox location below the user's home.
 MAIL_DIR = {"maildir": "Maildir", "mbox": "mail", "sdbox": "sdbox", "mdbox": "mdbox"}
 HOME = re.compile(r"(~|%h|%\{home\}|%\{userdb:home\})(/|\Z)")
@@ -86,7 +89,7 @@ def fixed_part(template: str) -> str:
 
 def is_common(folder: str) -> bool:
     """Others have files in the directory too: it is not ours to give to the mail user."""
-    return folder.count("/") < 2 or folder in COMMON
+    return folder in COMMON
 
 
 def place(path: str, home: str, store: str) -> str:

@@ -1123,9 +1123,9 @@ RULES: tuple[Rule, ...] = (
         "NFS442",
         "error",
         {"@mail_volatile_path": "local|nfs", r"namespace[^/]*/type": "shared"},
-        "The owner of a shared mailbox and who looks at it take locks of different names: neither keeps the other out.",
+        "The owner of a shared mailbox and whoever looks at it take different locks: neither keeps the other out.",
         "leave the volatile directory out, or do not share mailboxes",
-        "Dovecot source, mailbox_list_lock in mailbox-list.c: the lock is named after the namespace's prefix",
+        "measured: 2.3.19 and 2.4.1; Dovecot source, mailbox_list_lock in mailbox-list.c",
     ),
     _written(
         "NFS443",

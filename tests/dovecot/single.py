@@ -61,6 +61,9 @@ class Single:
         self.format = ""
         # What is asked of features.
         self.cluster: dict[str, Any] = {}
+        # What else differs, in the profile and among the role's variables.
+        self.profile: dict[str, Any] = {}
+        self.more: dict[str, Any] = {}
         library = Path(ansible.__file__).parent
         self.close()
         volumes = (
@@ -94,8 +97,15 @@ class Single:
             "topology": "single",
             "mailbox_format": self.format,
             "index_location": "local" if index else "nfs",
+            **self.profile,
         }
-        more = {"proxies": [], "doveadm_password": "", "index_path": index or LOCAL, "cluster": self.cluster}
+        more = {
+            "proxies": [],
+            "doveadm_password": "",
+            "index_path": index or LOCAL,
+            "cluster": self.cluster,
+            **self.more,
+        }
         return backend(self.version, profile, ssl="no", protocols=["imap", "lmtp"], **more)
 
     def configure(self, index: str, then: str = "true") -> None:

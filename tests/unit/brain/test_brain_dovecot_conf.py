@@ -126,6 +126,19 @@ def test_where_mail_and_indexes_are(format: str, old: str, new: dict[str, str], 
     assert conf.get("mail_index_path") == (index if local else None)
 
 
+def test_where_volatile_files_are() -> None:
+    told = {"volatile_path": "/run/v/{domain}/{name}"}
+    for profile, index in (({}, ""), ({"index_location": "local"}, ":INDEX=/var/lib/nfsmail/index/%Ld/%Ln")):
+        conf = read(backend_conf(backend("2.3.19", profile, **told)))
+        assert conf["mail_location"] == f"maildir:~/Maildir{index}:VOLATILEDIR=/run/v/%Ld/%Ln"
+        conf = read(backend_conf(backend("2.4.1", profile, **told)))
+        assert conf["mail_volatile_path"] == "/run/v/%{user | domain | lower}/%{user | username | lower}"
+        assert ("mail_index_path" in conf) is bool(index)
+    text = backend_conf(backend("2.4.1", **told))
+    assert "# Some locks are in a directory of this machine's own.\n" in text
+    assert "volatile" not in backend_conf(backend("2.4.1")) + backend_conf(backend("2.3.19")).lower()
+
+
 @pytest.mark.parametrize("version", ["2.3.19", "2.4.1"])
 def test_without_proxies_users_log_in_here(version: str) -> None:
     conf = read(backend_conf(backend(version, {"topology": "single"}, proxies=[], proxy_password="")))

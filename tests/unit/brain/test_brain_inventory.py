@@ -874,6 +874,7 @@ VOLATILE_FIX = "write /run/nfsmail-volatile/{domain}/{name}"
         ("/run/v/{domain}", "each user has a directory of their own", VOLATILE_FIX),
         ("/srv/mail/v/{user}", "below /srv/mail the locks are on the mail store", VOLATILE_FIX),
         ("/tmp/v/{user}", "doveadm has another", VOLATILE_FIX),
+        ("/{user}", "/ is not ours alone", VOLATILE_FIX),
         ("/run/{user}", "/run is not ours alone", VOLATILE_FIX),
         ("/dev/shm/v-{user}", "/dev/shm is not ours alone", VOLATILE_FIX),
     ],
@@ -890,6 +891,8 @@ def test_volatile_files_by_topology_and_locks() -> None:
     random = {"nfsmail_topology": "random", "nfsmail_accept_unsupported_random": True}
     assert problems(path) == problems(path | single, ONE_BACKEND) == []
     assert problems({"nfsmail_volatile_path": "/dev/shm/nfsmail/{user}"}) == []
+    # A disk of its own.
+    assert problems({"nfsmail_volatile_path": "/locks/{user}"}) == []
     for more, members, id, fix in (
         (random, NO_PROXIES, "NFS412", "leave it out"),
         (single | {"nfsmail_nfs_version": "3", "nfsmail_lockd": False}, ONE_BACKEND, "NFS441", "run lockd"),
@@ -900,7 +903,7 @@ def test_volatile_files_by_topology_and_locks() -> None:
         assert [(one.rule[:6], fix in one.fix) for one in found] == [(id, True)], found
     assert problems(single | {"nfsmail_acl": True}, ONE_BACKEND) == []
     (told,) = problems(path | single | {"nfsmail_acl": True}, ONE_BACKEND)
-    assert (told.variable, told.rule[:6]) == ("nfsmail_acl", "NFS442") and "take locks of different names" in told.rule
+    assert (told.variable, told.rule[:6]) == ("nfsmail_acl", "NFS442") and "take different locks" in told.rule
     # Of the sharing, whatever else is wrong with it: no finding is told as of two variables.
     assert problems(path | {"nfsmail_quota": "1G"}) == []
 

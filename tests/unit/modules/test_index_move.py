@@ -119,6 +119,9 @@ mail_location = mbox:~/mail:INBOX=~/inbox:INDEX=/fast/%u/:LAYOUT=fs
             True,
             "mail_path",
         ),
+        # Locks are nothing that is left behind.
+        ({}, {"mail_index_path": "/a/{user}", "mail_volatile_path": "/run/v/{user}"}, True, True),
+        ({}, {"mail_volatile_path": "/run/v/{user}"}, True, False),
         ({}, {"mail_index_path": "MEMORY"}, True, "MEMORY loses them"),
         (
             {"mailbox_directory_name_legacy": "no"},
