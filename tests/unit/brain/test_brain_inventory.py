@@ -904,8 +904,9 @@ def test_volatile_files_by_topology_and_locks() -> None:
     assert problems(single | {"nfsmail_acl": True}, ONE_BACKEND) == []
     (told,) = problems(path | single | {"nfsmail_acl": True}, ONE_BACKEND)
     assert (told.variable, told.rule[:6]) == ("nfsmail_acl", "NFS442") and "take different locks" in told.rule
-    # Of the sharing, whatever else is wrong with it: no finding is told as of two variables.
-    assert problems(path | {"nfsmail_quota": "1G"}) == []
+    # No finding is told as of two variables.
+    (told,) = problems(path | random | {"nfsmail_quota": "1G"}, NO_PROXIES)
+    assert (told.variable, told.rule[:6]) == ("nfsmail_volatile_path", "NFS412")
 
 
 NO_LOCKS = {"nfsmail_nfs_version": "3", "nfsmail_lockd": False}
