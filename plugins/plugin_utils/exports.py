@@ -87,7 +87,10 @@ def path_problems(where: str, path: str) -> list[Problem]:
     """What is wrong with an exported path."""
     if not path.startswith("/"):
         return [Problem(where, path or None, "an absolute path", f"write /{path.lstrip('./') or 'srv/mail'}", SOURCE)]
-    if path == "/" or ".." in path.split("/") or path != path.rstrip("/") or re.search(r"[\n\r\t\"\\#]", path):
+    if path == "/":
+        rule = "a directory below /: with / backends would get all files of the machine, and the mail user its root directory"
+        return [Problem(where, path, rule, "name a directory for mail alone, such as /srv/mail", SOURCE)]
+    if ".." in path.split("/") or path != path.rstrip("/") or re.search(r"[\n\r\t\"\\#]", path):
         return [Problem(where, path, "a plain path below /, without .., quotes or a final slash", "correct it", SOURCE)]
     return []
 

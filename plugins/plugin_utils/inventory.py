@@ -34,7 +34,7 @@ from .location import PRIVATE, fixed_part, inside, is_common, translate
 from .matrix import Finding, finding_problem, plan_findings, settings, written_findings
 from .metrics import range_problems, scraper_problems
 from .option_types import type_problems
-from .profile import KEYS, KNOWN_SERIES, Profile, as_list, parse_profile, series_of, version_key
+from .profile import KEYS, KNOWN_SERIES, Profile, as_list, is_yes, parse_profile, series_of, version_key
 from .protocols import LOGINS
 from .rules import VOLATILE
 from .shards import lowered, override_lines, parse_backends
@@ -608,7 +608,7 @@ def _topology(
             DESIGN,
         )
     if not variables.get("nfsmail_nfs_server") and not members.get("nfs_servers"):
-        ours = variables.get("nfsmail_manage_nfs_server") is not False
+        ours = _server_is_ours(variables)
         yield Problem(
             "nfsmail_nfs_server",
             None,
@@ -618,6 +618,11 @@ def _topology(
             else "name the server in nfsmail_nfs_server",
             DESIGN,
         )
+
+
+def _server_is_ours(variables: Mapping[str, Any]) -> bool:
+    given = variables.get("nfsmail_manage_nfs_server")
+    return given is None or is_yes(given)
 
 
 def _balancers(
@@ -741,7 +746,10 @@ def _paths(variables: Mapping[str, Any], profile: Profile | None) -> Iterator[Pr
     index = str(variables.get("nfsmail_index_path") or "")
     volatile = str(variables.get("nfsmail_volatile_path") or "")
     yield from path_problems("nfsmail_store_path", store)
-    yield from path_problems("nfsmail_export_path", str(variables.get("nfsmail_export_path") or ""))
+    export = str(variables.get("nfsmail_export_path") or "")
+    # The root of a file service has nothing but what it was made for: Amazon EFS exports it.
+    if export != "/" or _server_is_ours(variables):
+        yield from path_problems("nfsmail_export_path", export)
     for variable, template in (
         ("nfsmail_mail_home", home),
         ("nfsmail_index_path", index),

@@ -91,6 +91,9 @@ def test_a_sound_cluster() -> None:
     one = {"mail_backends": MEMBERS["mail_backends"][:1], "mail_proxies": []}
     assert problems({"nfsmail_topology": "single"}, one) == []
     assert problems({"nfsmail_nfs_server": "filer.example.com"}, {"nfs_servers": []}) == []
+    for no in (False, "no", "off"):
+        theirs = {"nfsmail_nfs_server": "efs.example.com", "nfsmail_manage_nfs_server": no}
+        assert problems({**theirs, "nfsmail_export_path": "/"}, {"nfs_servers": []}) == []
     accepted = {"nfsmail_topology": "random", "nfsmail_accept_unsupported_random": True}
     assert problems(accepted, {"mail_proxies": []}) == []
     assert problems(accepted, {"mail_proxies": [], "mail_balancers": BALANCERS}) == []
@@ -171,7 +174,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, object, str, s
     "export of everything": (
         {"nfsmail_export_path": "/"},
         {},
-        ("nfsmail_export_path", "/", "a plain path below /", "correct it"),
+        ("nfsmail_export_path", "/", "with / backends would get all files of the machine", "such as /srv/mail"),
+    ),
+    "mail store on everything": (
+        {"nfsmail_store_path": "/", "nfsmail_manage_nfs_server": False, "nfsmail_nfs_server": "efs.example.com"},
+        {},
+        ("nfsmail_store_path", "/", "a directory below /", "such as /srv/mail"),
+    ),
+    "export with a final slash, not ours": (
+        {"nfsmail_export_path": "/mail/", "nfsmail_manage_nfs_server": False, "nfsmail_nfs_server": "efs.example.com"},
+        {},
+        ("nfsmail_export_path", "/mail/", "without .., quotes or a final slash", "correct it"),
     ),
     "random without opt-in": (
         {"nfsmail_topology": "random"},

@@ -200,6 +200,8 @@ def test_same_source(one: str, other: str, same: bool) -> None:
 
 def test_split_source() -> None:
     assert _mounts.split_source("nfs1:/srv/mail") == ("nfs1", "/srv/mail")
+    assert _mounts.split_source("efs.example.com:/") == ("efs.example.com", "/")
+    assert _mounts.same_source("efs.example.com:/", "EFS.example.com:/")
     assert _mounts.split_source("[2001:db8::1]:/srv") == ("2001:db8::1", "/srv")
     for bad in ("nfs1", "nfs1:srv", ":/srv", "nfs 1:/srv", "/srv/mail"):
         with pytest.raises(ValueError, match=r"src must be SERVER:/EXPORT, for example nfs1:/srv/mail, not '.*'"):
