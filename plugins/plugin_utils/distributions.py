@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union
 
 from .errors import NfsmailError, Problem, nearest
+from .profile import is_yes
 
 DOCS = "docs: distributions"
 VARIABLE = "nfsmail_distribution"
@@ -271,7 +272,7 @@ def problems(
         if release is None:
             yield _no_data(f"distribution of {host}", found, str(own.get(VARIABLE) or ""))
         elif release.family == "redhat":
-            if str(own.get("metrics_enabled", variables.get("nfsmail_metrics"))).lower() in ("true", "yes", "1"):
+            if is_yes(own.get("metrics_enabled", variables.get("nfsmail_metrics"))):
                 fix = f"set nfsmail_metrics: false, or metrics_enabled: false for {host}"
                 yield _no_package(f"nfsmail_metrics on {host}", "prometheus-node-exporter", release.title, fix)
             if own.get("timesync_daemon") == "ntpsec":

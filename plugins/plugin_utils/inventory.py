@@ -539,7 +539,7 @@ def _firewall(
         own = values.get(str(backend["name"]), {})
         allow = as_list(own.get(ALLOW))
         yield from allow_problems(allow)
-        if str(own.get("dovecot_firewall")).lower() in ("true", "yes", "1") and not allow and not members.get(group):
+        if is_yes(own.get("dovecot_firewall")) and not allow and not members.get(group):
             yield Problem(
                 "dovecot_firewall",
                 own["dovecot_firewall"],

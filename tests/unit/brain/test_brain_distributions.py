@@ -89,7 +89,10 @@ def test_what_a_distribution_lacks_is_refused() -> None:
     assert metrics.startswith("nfsmail_metrics on mail1: 'prometheus-node-exporter'")
     assert "Rocky Linux and CentOS Stream 9 has none" in metrics and "or metrics_enabled: false for mail1" in metrics
     assert daemon.startswith("timesync_daemon of mail1: 'ntpsec'") and "fix: use chrony" in daemon
-    assert told(read("almalinux", "9.6"), metrics_enabled=False) == []
+    for yes in ("on", "y", "True", 1):
+        assert len(told(read("almalinux", "9.6"), metrics_enabled=yes)) == 1
+    for no in (False, "no", "off", 0):
+        assert told(read("almalinux", "9.6"), metrics_enabled=no) == []
 
 
 def test_a_release_that_was_not_read_is_the_distribution_s() -> None:

@@ -655,6 +655,8 @@ def test_a_packet_filter_that_lets_nobody_in() -> None:
     alone = {**MEMBERS, "mail_backends": MEMBERS["mail_backends"][:1], "mail_proxies": []}
     (problem,) = problems(single, alone, values=own)
     assert str(problem).startswith("dovecot_firewall") and "nobody would reach Dovecot" in str(problem)
+    for word, refused in (("on", 1), ("y", 1), ("off", 0), (None, 0)):
+        assert len(problems(single, alone, values={"mail1": {"dovecot_firewall": word}})) == refused
     own["mail1"]["dovecot_firewall_allow"] = ["192.0.2.0/24"]
     assert problems(single, alone, values=own) == []
     assert problems(values={"mail1": {"dovecot_firewall": True}}) == []
