@@ -67,6 +67,13 @@ LMTP_PORTS: Mapping[str, str] = {
     "mail_balancers": "balancer_lmtp_port",
 }
 LOOPBACK = re.compile(r"localhost\Z|127\.\d+\.\d+\.\d+\Z|::1\Z")
+# Passwords and hashes of the inventories in docs/examples: a copy that still has one has nothing that is secret.
+PUBLIC_SECRETS = frozenset(
+    {
+        "replace-me-and-encrypt-this-file",
+        "{SHA512-CRYPT}$6$Ug4pmKKrM4itelBX$el//u8bsmiURdGENsLQuguEyFC0RFoijMhj3F758yG.Ub9LJWbBnppM3r1qcuW5k9.V2I/Kv0loFoynMYLJQ0/",
+    }
+)
 # What a host may set for itself; everything else of ours must be the same for the whole cluster.
 PER_HOST = (
     *("nfsmail_address", "nfsmail_backend_weight", "nfsmail_backend_state", "nfsmail_service_address"),
@@ -228,6 +235,7 @@ def inventory_notes(
     if variables.get("nfsmail_topology") == "random":
         found.update({row["id"]: row for row in _balancer_notes(members, variables)})
     found.update({row["id"]: row for row in logins.notes(variables)})
+    found.update({row["id"]: row for row in _public_secrets(variables)})
     levels = ("warning", "info")
     return sorted(
         (row for row in found.values() if row["level"] in levels),
@@ -842,6 +850,26 @@ def _secrets(profile: Profile, variables: Mapping[str, Any]) -> Iterator[Problem
                 "make one with: openssl rand -base64 33, and keep it in Ansible Vault",
                 "docs: security",
             )
+
+
+def _public_secrets(variables: Mapping[str, Any]) -> Iterator[Finding]:
+    """A note and no refusal: the examples are to be tried as they are."""
+    named = [(name, value) for name, value in variables.items() if "password" in name]
+    users = variables.get("nfsmail_users")
+    for number, user in enumerate(users if isinstance(users, (list, tuple)) else ()):
+        if isinstance(user, Mapping):
+            named.append((f"nfsmail_users[{number}].password", user.get("password")))
+    found = [name for name, value in named if str(value) in PUBLIC_SECRETS]
+    if found:
+        shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        yield {
+            "id": "NFS254",
+            "level": "warning",
+            "message": f"{shown}: as in the examples of this collection, where everybody can read it.",
+            "fix": "make passwords with openssl rand -base64 33, users' hashes with doveadm pw -s SHA512-CRYPT, and keep them in "
+            "Ansible Vault",
+            "source": "docs: security",
+        }
 
 
 def _users(variables: Mapping[str, Any]) -> Iterator[Problem]:

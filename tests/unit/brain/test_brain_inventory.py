@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import Problem, report
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.inventory import (
+    PUBLIC_SECRETS,
     hostname_problems,
     inside,
     inventory_notes,
@@ -839,6 +840,19 @@ def test_warnings_come_before_infos() -> None:
         ("info", "NFS212"),
         ("info", "NFS225"),
     ]
+
+
+def test_what_everybody_can_read_is_told() -> None:
+    password, user_hash = sorted(PUBLIC_SECRETS, key=len)
+    users = [{"name": f"u{number}@x", "password": user_hash} for number in range(4)]
+    (row,) = inventory_notes({**VARIABLES, "nfsmail_doveadm_password": password, "nfsmail_users": users}, MEMBERS)
+    assert (row["id"], row["level"]) == ("NFS254", "warning")
+    told = (
+        "nfsmail_doveadm_password, nfsmail_users[0].password, nfsmail_users[1].password and 2 more: as in the examples"
+    )
+    assert row["message"].startswith(told) and password not in str(row) and user_hash not in str(row)
+    other = [{"name": "a@x", "password": "{SHA512-CRYPT}$6$other"}, "no mapping"]
+    assert inventory_notes({**VARIABLES, "nfsmail_users": other}, MEMBERS) == []
 
 
 def test_notes_follow_the_releases_of_the_machines() -> None:
