@@ -316,6 +316,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "director_overrides": director.overrides,
     "distribution": distributions.distribution,
     "dovecot_packages": features.packages,
+    "dovecot_place": dovecot_conf.dovecot_place,
     "dovecot_settings": matrix.settings,
     "explain": matrix.explain,
     "exports_file": exports_file,

@@ -32,6 +32,8 @@ SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{16,}\Z")
 EXTRA_VARIABLES = {"backend": "dovecot_extra_settings", "proxy": "dovecot_proxy_extra_settings"}
 TLS_VARIABLES = {"backend": "dovecot_ssl", "proxy": "dovecot_proxy_ssl"}
 BALANCED_SOURCE = "measured: logins of 2.3.13, 2.3.19 and 2.4.1 behind HAProxy; Dovecot source, client-common.c"
+# What roles write beside dovecot.conf, and dovecot.conf names.
+PLACES: Mapping[str, str] = {"passdb": logins.FILE, "sieve": features.SIEVE_DIRECTORY}
 # Settings that rules of the matrix write: nobody else may, in no section.
 MATRIX_OWNED = frozenset(rule.target for rule in RULES if rule.effect == "set")
 # In front of a key, so that logins and mail are told apart; never a word for paths.
@@ -44,6 +46,13 @@ def ssha512(password: str, salt_seed: str) -> str:
     salt = hashlib.sha256(f"nfsmail {salt_seed} {password}".encode()).digest()[:8]
     digest = hashlib.sha512(password.encode() + salt).digest()
     return "{SSHA512}" + base64.b64encode(digest + salt).decode()
+
+
+def dovecot_place(name: str) -> str:
+    """The path of a file or directory that ``dovecot.conf`` names and a role writes."""
+    if name in PLACES:
+        return PLACES[name]
+    raise NfsmailError([Problem("place", name, f"one of {', '.join(PLACES)}", "correct it", "design")])
 
 
 def backend_conf(plan: Mapping[str, Any]) -> str:

@@ -91,7 +91,7 @@ def _quota(told: Told, profile: Profile) -> Iterator[Entry]:
 
 # ---- Sieve ----
 
-# Scripts of everybody, as role dovecot writes and compiles them.
+# Scripts of everybody, which role dovecot writes and compiles.
 SIEVE_DIRECTORY = "/etc/dovecot/nfsmail-sieve"
 SCRIPT_NAME = re.compile(r"[a-z0-9][a-z0-9-]*\Z")
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils import distributions, wiki2012
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import PLACES
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.judge import CHECKS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import KEYS
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.rules import RULES
@@ -162,6 +163,7 @@ def test_files_that_are_replaced_are_listed() -> None:
     }
     defaults = yaml.safe_load((ROOT / "roles" / "nfsmail" / "defaults" / "main.yml").read_text(encoding="utf-8"))
     written |= {str(value) for name, value in defaults.items() if name.endswith("_file")}
+    written |= set(PLACES.values())
     assert len(written) > 10
     assert not {path for path in written if f"`{path}`" not in listed}
 

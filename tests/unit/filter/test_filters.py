@@ -155,6 +155,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "bench_place": ([{"name": "mail1", "address": "192.0.2.1"}], {}, [], {"user": ""}),
     "director_overrides": (["a@x"], [{"name": "mail1", "weight": "heavy"}]),
     "distribution": ({"distribution": "slackware", "version": "15.0"},),
+    "dovecot_place": ("sive",),
     "dovecot_settings": ({"topolgy": "single"},),
     "explain": ({"nfs_version": "9"},),
     "mail_location": ({**PLAN, "mail_home": "/srv/%d"},),
