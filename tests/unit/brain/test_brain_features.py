@@ -12,7 +12,12 @@ from ansible_collections.nfsmail.cluster.plugins.plugin_utils import features
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.balancer_conf import balancer_conf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dialect import Entry, flat, from_doveconf
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.distributions import distribution, package_names
-from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import backend_conf, proxy_conf
+from ansible_collections.nfsmail.cluster.plugins.plugin_utils.dovecot_conf import (
+    PLACES,
+    backend_conf,
+    dovecot_place,
+    proxy_conf,
+)
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.errors import NfsmailError
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.features import Feature, Plugin
 from ansible_collections.nfsmail.cluster.plugins.plugin_utils.profile import parse_profile
@@ -178,9 +183,14 @@ def test_a_quota_of_2_4() -> None:
 # ---- Sieve ----
 
 
-def test_the_role_writes_scripts_where_the_configuration_looks() -> None:
-    role = Path(__file__).parents[3] / "roles" / "dovecot" / "vars" / "main.yml"
-    assert f"__dovecot_sieve_directory: {features.SIEVE_DIRECTORY}\n" in role.read_text(encoding="utf-8")
+def test_the_roles_write_where_the_configuration_looks() -> None:
+    """They ask the brain for the path, and have none of their own."""
+    files = [path for path in (Path(__file__).parents[3] / "roles").glob("*/*/*") if path.suffix in (".yml", ".j2")]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    assert len(texts) > 50 and features.SIEVE_DIRECTORY == PLACES["sieve"] == dovecot_place("sieve")
+    for name, path in PLACES.items():
+        asked = [text for text in texts if f"'{name}' | nfsmail.cluster.dovecot_place" in text]
+        assert len(asked) == 1 and not [text for text in texts if path in text]
 
 
 SIEVE = {
