@@ -71,8 +71,10 @@ def slowest(said: dict[str, Any], count: int = 12) -> list[str]:
     """The tasks that took longest, for whoever wants to cut."""
     rows = []
     for task in (task for play in said["plays"] for task in play["tasks"]):
-        start, end = (datetime.fromisoformat(task["task"]["duration"].get(key) or "") for key in ("start", "end"))
-        rows.append(((end - start).total_seconds(), len(task["hosts"]), task["task"]["name"]))
+        spent = task["task"]["duration"]
+        if spent.get("end"):
+            start, end = (datetime.fromisoformat(spent[key]) for key in ("start", "end"))
+            rows.append(((end - start).total_seconds(), len(task["hosts"]), task["task"]["name"]))
     return [f"{seconds:6.1f} s on {hosts} hosts: {name}" for seconds, hosts, name in sorted(rows, reverse=True)[:count]]
 
 
