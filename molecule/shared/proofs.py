@@ -43,7 +43,7 @@ def said_by(run: subprocess.Popen[str], seconds: float = 700) -> str:
         return run.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
         run.kill()
-        raise AssertionError(f"not over after {seconds:.0f} s: {run.args}\n{run.communicate()[0]}") from None
+        raise AssertionError(f"not over after {seconds:.0f} s: {run.args!r}\n{run.communicate()[0]}") from None
 
 
 def start_playbook(

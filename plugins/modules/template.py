@@ -12,19 +12,19 @@ module: template
 short_description: Write a file from a template, unless it is known to be there
 version_added: 1.0.0
 description:
-  - Does what M(ansible.builtin.template) does. A file that M(nfsmail.cluster.host_facts) has read in this run, with this content,
+  - Does what C(ansible.builtin.template) does. A file that M(nfsmail.cluster.host_facts) has read in this run, with this content,
     owner, group and mode, is not asked for again, which spares the machine two of Ansible's modules.
-  - A task with C(no_log) is left to M(ansible.builtin.template), and so is one with options that are not listed here.
+  - A task with C(no_log) is left to C(ansible.builtin.template), and so is one with options that are not listed here.
 attributes:
   check_mode:
-    description: As M(ansible.builtin.template).
+    description: As C(ansible.builtin.template).
     support: full
   diff_mode:
-    description: As M(ansible.builtin.template).
+    description: As C(ansible.builtin.template).
     support: full
 options:
   src:
-    description: The template, as for M(ansible.builtin.template).
+    description: The template, as for C(ansible.builtin.template).
     type: path
     required: true
   dest:
@@ -48,7 +48,6 @@ options:
     description: A command that must succeed with the new file, which C(%s) stands for.
     type: str
 seealso:
-  - module: ansible.builtin.template
   - module: nfsmail.cluster.host_facts
 author: nfsmail.cluster contributors (@nfsmail)
 """

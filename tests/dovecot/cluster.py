@@ -100,7 +100,13 @@ class Cluster:
         reload = (
             "if [ -e /run/dovecot/master.pid ]; then doveadm reload; else dovecot >/tmp/started 2>&1 </dev/null; fi"
         )
+        old = self._lmtp(name)
         self.sh(name, f"{reload} || {{ cat /tmp/started; exit 1; }}")
+        # They may still answer, and go in the middle of it; a mail transfer agent would come again.
+        wait_for(f"{name}: LMTP processes from before the reload", lambda: not old & self._lmtp(name))
+
+    def _lmtp(self, name: str) -> set[str]:
+        return set(self.sh(name, "grep -lsz '^dovecot/lmtp' /proc/[0-9]*/cmdline || true").split())
 
     def takes_mail(self, name: str, user: str) -> None:
         """Wait until a machine takes mail; during a reload it says 421 or 451, and a mail transfer agent comes again."""
