@@ -24,7 +24,6 @@ from .estate import (
     clusters_in,
     first_line,
     format_of,
-    in_words,
     index_of,
     listed,
     machines_in,
@@ -37,7 +36,7 @@ from .estate import (
 )
 from .judge import CHECKS, Answer, Check, Live, all_answers, as_report, as_table
 from .matrix import LEVELS, matching, mount_options, plan_findings
-from .profile import Profile, as_mapping, parse_profile
+from .profile import Profile, as_mapping, in_words, parse_profile
 from .rules import RULES
 from .written import in_effect
 

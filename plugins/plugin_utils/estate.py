@@ -496,7 +496,3 @@ _INFERRED: Mapping[str, Callable[[Sequence[Machine], Sequence[Machine]], Inferen
     "dovecot_version": _dovecot_version,
     "cache_flush": _cache_flush,
 }
-
-
-def in_words(value: str | bool) -> str:
-    return ("no", "yes")[value] if isinstance(value, bool) else value

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import dialect
 from .errors import NfsmailError, Problem
-from .profile import Profile, parse_profile, version_key
+from .profile import Profile, in_words, parse_profile, version_key
 from .rules import DIALECT, RULES, Rule
 from .written import View, matched, shown, views
 
@@ -85,7 +85,7 @@ def plan_findings(profile: Mapping[str, Any] | Profile) -> list[Finding]:
     """What is wrong with the plan itself, errors first."""
     parsed = parse_profile(profile)
     found = [
-        _finding(rule, f"{rule.target}={_word(getattr(parsed, rule.target))}")
+        _finding(rule, f"{rule.target}={in_words(getattr(parsed, rule.target))}")
         for rule in _by_effect()["finding"]
         if applies(rule, parsed)
     ]
@@ -177,7 +177,3 @@ def _told(rule: Rule, names: list[str], section: str, view: View) -> str:
 def _padded(version: str) -> tuple[int, ...]:
     # 2.4 is 2.4.0
     return (*version_key(version), 0, 0, 0)[:3]
-
-
-def _word(value: object) -> str:
-    return ("no", "yes")[value] if isinstance(value, bool) else str(value)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .errors import Problem, nearest
-from .profile import FALSE_WORDS, TRUE_WORDS, as_list
+from .profile import FALSE_WORDS, TRUE_WORDS, as_list, in_words
 
 SOURCE = "docs: variables"
 # What the description of an option without a default says.
@@ -51,7 +51,7 @@ def _element_problems(name: str, value: Any, option: Mapping[str, Any], choices:
 
 
 def _choice_problems(name: str, value: Any, option: Mapping[str, Any], choices: Sequence[str]) -> list[Problem]:
-    text = ("no", "yes")[value] if isinstance(value, bool) else str(value)
+    text = in_words(value)
     if not choices or text in choices:
         return []
     return [Problem(name, value, f"one of {', '.join(choices)}", f"did you mean {nearest(text, choices)!r}?", SOURCE)]

@@ -140,6 +140,11 @@ def is_yes(value: Any) -> bool:
     return str(value).strip().lower() in TRUE_WORDS
 
 
+def in_words(value: object) -> str:
+    """A boolean as yes or no, anything else as its text."""
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
 def as_list(value: Any) -> list[str]:
     """A list of texts; one text stands for a list, as Ansible's role specs let it (``a,b`` for two)."""
     if value is None:

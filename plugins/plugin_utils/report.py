@@ -13,6 +13,8 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from .profile import in_words
+
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 HOME = "https://github.com/nfsmail/cluster"
 LEVELS = ("error", "warning", "info")
@@ -192,17 +194,13 @@ def _machines(machines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
     caption = f"Mail store {cluster['store']}, backends {', '.join(map(str, cluster['backends']))}"
     rows = [
-        (_key(one["key"]), _value(one["value"]), str(one["sure"]), str(one["evidence"])) for one in cluster["profile"]
+        (_key(one["key"]), in_words(one["value"]), str(one["sure"]), str(one["evidence"])) for one in cluster["profile"]
     ]
     yield from _table(caption, ("what", "value", "how sure", "because"), rows)
 
 
 def _key(key: str) -> str:
     return key.replace("_", " ")
-
-
-def _value(value: Any) -> str:
-    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
 def _findings(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
