@@ -31,6 +31,8 @@ FIRST_SAID, LAST_SAID, WIDTH = 4, 12, 400
 LINE = 260
 # Scenarios in containers.
 CONTAINERS = {"default"}
+# A few machines, in a lab of their own, once the containers are done; to the place where that lab is.
+SECOND_LAB = {"single": ".lab/single"}
 START = time.monotonic()
 SAY = threading.Lock()
 INTERRUPTED = threading.Event()
@@ -62,13 +64,16 @@ class Stage:
 
 
 def lanes() -> list[list[Stage]]:
-    """What can run at the same time: the lab's machines are often waiting for one another. Two labs would not be, on two cores."""
+    """What can run at the same time: the lab's machines are often waiting for one another. Two whole labs would be too much."""
     scenarios = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
     return [
         [
             Stage("lab", [("tools/lab", "up")]),
             # The one whose clients work hardest late, when the other lane is done.
-            *(scenario(name, NFSMAIL_LAB_KEEP="1") for name in sorted(scenarios - CONTAINERS, reverse=True)),
+            *(
+                scenario(name, NFSMAIL_LAB_KEEP="1")
+                for name in sorted(scenarios - CONTAINERS - {*SECOND_LAB}, reverse=True)
+            ),
         ],
         [
             unit(),
@@ -77,6 +82,7 @@ def lanes() -> list[list[Stage]]:
             oldest_core(),
             dovecot(),
             *(scenario(name) for name in sorted(scenarios & CONTAINERS)),
+            *(scenario(name, NFSMAIL_LAB=place) for name, place in SECOND_LAB.items()),
         ],
     ]
 
@@ -285,7 +291,7 @@ def in_a_line(said: list[str]) -> str:
 def crashes() -> list[str]:
     """Machines of the lab whose kernel died, with its word for it: they boot again by themselves, and tests only see mail late."""
     found = []
-    for console in sorted(ROOT.glob(".lab/machines/*/console.log")):
+    for console in sorted(ROOT.glob(".lab/**/machines/*/console.log")):
         said = re.findall(r"(?m)^.*(?:Kernel panic|PANIC:|BUG:|Oops:|soft lockup).*$", text_of(console))
         found += [f"{console.parent.name}'s kernel: {said[0][:LINE]}, see {console.relative_to(ROOT)}"] if said else []
     return found
@@ -357,8 +363,10 @@ def main(names: list[str]) -> int:
 
 def clean_up() -> None:
     """Leave nothing running: what a whole run started, it stops."""
-    for command in (["tools/lab", "down"], ["tools/dockerd", "stop"]):
-        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False)
+    for place in (".lab", *SECOND_LAB.values()):
+        env = {**os.environ, "NFSMAIL_LAB": place}
+        subprocess.run(["tools/lab", "down"], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, check=False)
+    subprocess.run(["tools/dockerd", "stop"], cwd=ROOT, stdin=subprocess.DEVNULL, check=False)
 
 
 def summary(stages: list[Stage]) -> int:

@@ -41,6 +41,8 @@ from traffic import Traffic, found_once
 USERS = {user["name"]: PASSWORD for user in variables("per_user")["nfsmail_users"]}
 FIRST = next(iter(USERS))
 INVENTORY = f"--inventory={ROOT / 'molecule' / 'switch' / 'inventory'}"
+# Gone at a boot, and not there before this: it is made by the unit of Dovecot.
+VOLATILE = "/run/nfsmail-volatile"
 NO_PROXIES = {"nfsmail_group_mail_proxies": "no_proxies", "nfsmail_overrides": {}}
 
 
@@ -108,7 +110,11 @@ STEPS = (
     ),
     Step(
         "per_user, sdbox, NFSv4.2",
-        {"nfsmail_mailbox_format": "sdbox", "nfsmail_nfs_version": "4.2"},
+        {
+            "nfsmail_mailbox_format": "sdbox",
+            "nfsmail_nfs_version": "4.2",
+            "nfsmail_volatile_path": f"{VOLATILE}/{{domain}}/{{name}}",
+        },
         ("nfs4 vers=4.2", "acregmin=60"),
     ),
     Step(
@@ -187,6 +193,11 @@ def test_step(number: int) -> None:
     assert messages_by_pop3(step) == messages_by_doveadm(step) > 0
     # Dovecot moves a message from new to cur and adds flags behind the comma; what is in front of it stays.
     assert before <= maildir_messages(), f"{len(before - maildir_messages())} messages are gone"
+    if "nfsmail_volatile_path" in step.variables:
+        # Each user's directory is made with the first lock.
+        for backend in step.backends:
+            assert on(backend, f"stat -c '%u %a' {VOLATILE}").split() == ["5000", "700"]
+            assert on(backend, f"find {VOLATILE} -mindepth 2 -type d -user 5000"), backend
     if step.variables.get("nfsmail_index_location") == "local" and step.per_user:
         moved_with_indexes(step)
     if step.drains:
