@@ -30,7 +30,7 @@ class ActionModule(Template):
         args = self._task.args
         known = task_vars.get("ansible_facts", {}).get("nfsmail", {}).get("files", {}).get(args.get("dest"))
         # A file with secrets has no digest among the facts, which may be kept on a disk.
-        if not known or self._task.no_log or set(args) != {"src", "dest", *RIGHTS} | (set(args) & WHEN_WRITTEN):
+        if not known or self._task.no_log or set(args) - WHEN_WRITTEN != {"src", "dest", *RIGHTS}:
             return False
         if any(args[name] != known[name] for name in RIGHTS):
             return False
