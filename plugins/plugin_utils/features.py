@@ -221,7 +221,7 @@ HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z|[0-9A-Fa-f:]*:[0-9
 CA_PATH = re.compile(r"/[^\s\"'\\#$%]+\Z")
 # In Dovecot's words.
 RELAY_TLS = {"none": "no", "starttls": "starttls", "smtps": "smtps"}
-RELAY_KEYS = ("host", "port", "tls", "ca", "xclient")
+RELAY_DEFAULTS: Told = {"host": "", "port": 25, "tls": "none", "ca": "", "xclient": False}
 
 
 def relay(told: Told) -> Mapping[str, Any]:
@@ -229,7 +229,7 @@ def relay(told: Told) -> Mapping[str, Any]:
     given = told.get(RELAY)
     if not isinstance(given, Mapping) or not given:
         return {}
-    return {"host": "", "port": 25, "tls": "none", "ca": "", "xclient": False, **given}
+    return {**RELAY_DEFAULTS, **given}
 
 
 def _submission_problems(told: Told, profile: Profile) -> Iterator[Problem]:
@@ -239,8 +239,10 @@ def _submission_problems(told: Told, profile: Profile) -> Iterator[Problem]:
         return Problem(f"{RELAY}.{key}", given.get(key), rule, fix, SOURCE)
 
     for key in given:
-        if key not in RELAY_KEYS:
-            yield wrong(str(key), f"one of {', '.join(RELAY_KEYS)}", f"did you mean {nearest(str(key), RELAY_KEYS)!r}?")
+        if key not in RELAY_DEFAULTS:
+            yield wrong(
+                str(key), f"one of {', '.join(RELAY_DEFAULTS)}", f"did you mean {nearest(str(key), RELAY_DEFAULTS)!r}?"
+            )
     if "submission" not in as_list(told.get("nfsmail_protocols")):
         rule = "backends hand mail over that users send by submission, which nfsmail_protocols does not have"
         yield Problem(RELAY, dict(given), rule, "add submission to nfsmail_protocols, or remove the relay", SOURCE)
